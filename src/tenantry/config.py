@@ -1,0 +1,163 @@
+"""Names that a database uses for its tenants, and the settings read from the environment."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Self, TypeVar, get_args
+
+from dotenv import dotenv_values, find_dotenv
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tenantry.exceptions import ConfigurationError
+
+IdType = Literal["uuid", "bigint", "integer"]
+Mode = Literal["auto", "database", "filters", "both"]
+Scope = Literal["auto", "session", "transaction"]
+Environment = Literal["development", "production"]
+
+_Choice = TypeVar("_Choice", bound=str)
+
+# PostgreSQL's own rule for a custom setting: identifiers joined by dots (valid_custom_variable_name).
+_SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenancyConfig:
+    """What a database calls its tenants: settings, column, id type and roles.
+
+    Raises:
+        ConfigurationError: a setting name is not one that PostgreSQL accepts, the id type is
+            unknown, or a name is empty.
+    """
+
+    organization_setting: str = "app.current_organization"
+    user_setting: str = "app.current_user"
+    tenant_column: str = "organization_id"
+    id_type: IdType = "uuid"
+    owner_role: str = "tenantry_owner"
+    app_role: str = "tenantry_app"
+    authenticator_role: str = "tenantry_authenticator"
+    maintenance_role: str = "tenantry_maintenance"
+
+    def __post_init__(self) -> None:
+        for setting in (self.organization_setting, self.user_setting):
+            if not _SETTING_NAME.fullmatch(setting):
+                raise ConfigurationError(
+                    f"{setting!r} cannot be a PostgreSQL setting: use two or more identifiers "
+                    "joined by dots, such as 'app.current_organization'"
+                )
+        if self.organization_setting == self.user_setting:
+            raise ConfigurationError(
+                f"organization and user cannot share the setting {self.user_setting!r}"
+            )
+        if self.id_type not in get_args(IdType):
+            raise ConfigurationError(
+                f"id_type {self.id_type!r} is unknown: use one of {', '.join(get_args(IdType))}"
+            )
+        for name in (
+            self.tenant_column,
+            self.owner_role,
+            self.app_role,
+            self.authenticator_role,
+            self.maintenance_role,
+        ):
+            if not name or "\x00" in name or len(name.encode()) > 63:
+                raise ConfigurationError(
+                    f"{name!r} cannot be an identifier in PostgreSQL (1 to 63 bytes, no NUL)"
+                )
+
+
+DEFAULT_CONFIG: Final = TenancyConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where the databases are and how the wall is chosen, as the environment says.
+
+    A URL that is None means the embedded server. URLs carry passwords: they are left out of the
+    value's repr.
+    """
+
+    environment: Environment = "development"
+    mode: Mode = "auto"
+    scope: Scope = "auto"
+    database_url: URL | None = None
+    migration_database_url: URL | None = None
+    maintenance_database_url: URL | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings; with no argument, from `.env` and then from the process.
+
+        `.env` is looked for from the working directory upwards; the process's own variables win.
+
+        Raises:
+            ConfigurationError: a value is malformed, or `TENANTRY_ENV=production` and
+                `DATABASE_URL` is not set.
+        """
+        if environ is None:
+            file = dotenv_values(find_dotenv(usecwd=True))
+            environ = {k: v for k, v in file.items() if v is not None} | dict(os.environ)
+        settings = cls(
+            environment=_choice(environ, "TENANTRY_ENV", get_args(Environment), "development"),
+            mode=_choice(environ, "TENANTRY_MODE", get_args(Mode), "auto"),
+            scope=_choice(environ, "TENANTRY_SCOPE", get_args(Scope), "auto"),
+            database_url=_url(environ, "DATABASE_URL"),
+            migration_database_url=_url(environ, "MIGRATION_DATABASE_URL"),
+            maintenance_database_url=_url(environ, "MAINTENANCE_DATABASE_URL"),
+        )
+        if settings.environment == "production" and settings.database_url is None:
+            raise ConfigurationError(
+                "DATABASE_URL is not set and TENANTRY_ENV is production, where the embedded server "
+                "is never used: set DATABASE_URL to the application role's URL, "
+                "postgresql+psycopg2://user:password@host:5432/database"
+            )
+        return settings
+
+
+def parse_url(text: str, *, name: str = "the database URL") -> URL:
+    """Return the URL with the psycopg2 driver written out.
+
+    A bare `postgresql://` would mean another driver from SQLAlchemy 2.1 on, so it is made
+    explicit here.
+
+    Raises:
+        ConfigurationError: the text is no URL, not PostgreSQL, or names another driver. The text
+            is not repeated, since it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigurationError(
+            f"{name} is not a database URL: write postgresql+psycopg2://user:password@host:5432/"
+            "database, with special characters in the password percent-encoded"
+        ) from error
+    if url.drivername in {"postgresql", "postgres"}:
+        url = url.set(drivername="postgresql+psycopg2")
+    if url.drivername != "postgresql+psycopg2":
+        raise ConfigurationError(
+            f"{name} names the driver {url.drivername!r}: use postgresql+psycopg2"
+        )
+    return url
+
+
+def libpq_url(url: URL) -> str:
+    """Return the URL as psql and libpq read it, password included."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _url(environ: Mapping[str, str], name: str) -> URL | None:
+    text = environ.get(name, "").strip()
+    return parse_url(text, name=name) if text else None
+
+
+def _choice(
+    environ: Mapping[str, str], name: str, choices: tuple[_Choice, ...], default: _Choice
+) -> _Choice:
+    text = environ.get(name, "").strip().lower() or default
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise ConfigurationError(f"{name} is {text!r}: use one of {', '.join(choices)}")

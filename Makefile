@@ -1,0 +1,70 @@
+# Runs with GNU make 3.81 (macOS) and later. PYTHON names the interpreter for the virtual
+# environment; without it the first of the candidates that is Python 3.11 or later is taken.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+SERVER ?= auto
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make test SERVER=auto|embedded|container|url ARGS='-k savepoint'"
+	@echo "  make setup PYTHON=/path/to/python3.12"
+
+setup: $(VENV)/.installed ## create .venv with the locked dependencies (the other targets do it too)
+
+demo: setup ## migrate a database on the embedded server, attack it, audit it
+	@$(BIN)/python -m assay.demo $(ARGS)
+
+test: setup ## run the tests; SERVER chooses the PostgreSQL server, ARGS goes to pytest
+	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) $(ARGS)
+
+check: setup ## lint, types, import contracts; models against migrations on a throw-away database
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tenantry.testing sh -ec '$(BIN)/alembic upgrade head; $(BIN)/alembic check'
+
+# uv reads neither pip's configuration nor, with these flags, its own: the lock comes out the same
+# on every machine and names no index. ARGS=--upgrade moves the pinned versions.
+lock: $(VENV)/.locked ## resolve requirements.lock anew from pyproject.toml
+	env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
+	    $(BIN)/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet $(ARGS) \
+	    --extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove .venv, caches and the embedded server's data
+	if [ -x $(BIN)/tenantry ] && [ -d .tenantry ]; then $(BIN)/tenantry db stop; fi
+	rm -rf $(VENV) .tenantry dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@for python in $(PYTHON); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    found="$$python"; \
+	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+	    echo "Creating $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear $(VENV) && touch $@; exit; \
+	done; \
+	if [ -n "$$found" ]; then \
+	    echo "$$found has no venv and ensurepip modules: on Debian and Ubuntu, apt install python3-venv" >&2; \
+	else \
+	    echo "No Python 3.11 or later among: $(PYTHON). Install one, or name it: make setup PYTHON=…" >&2; \
+	fi; exit 1
+
+$(VENV)/.locked: $(VENV)/.created requirements.lock
+	@echo "Installing the locked dependencies"
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml src/assay/pyproject.toml
+	@echo "Installing tenantry and assay in editable mode"
+	@$(PIP) install --no-deps --no-build-isolation --editable . --editable src/assay
+	@touch $@

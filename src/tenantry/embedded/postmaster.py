@@ -169,7 +169,8 @@ def _spawn(
         "log_line_prefix": "%m [%p] %q%u@%d ",
     }
     if not durable:
-        settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        # synchronous_commit stays on: without it a killed server would lose commits as well.
+        settings |= {"fsync": "off", "full_page_writes": "off"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     server: list[str | Path] = [programs / "postgres", "-D", data, *options]
     command = ["/bin/sh", "-c", _DETACHED, "sh", *server]

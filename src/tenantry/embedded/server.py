@@ -253,7 +253,14 @@ class EmbeddedServer:
         folder = self._binaries.folder
         if not account.switches or account.can_execute(folder / "postgres"):
             return folder
-        return copy_binaries(self._binaries, area / "postgresql")
+        copied = copy_binaries(self._binaries, area / "postgresql")
+        if not account.can_execute(copied / "postgres"):
+            raise EmbeddedServerError(
+                f"the user {account.name!r}, which runs the server because root must not, can run "
+                f"PostgreSQL neither in {folder} nor from a copy: install PostgreSQL where every "
+                "user can run it"
+            )
+        return copied
 
     def _stop(self, major: int) -> Path | None:
         record = self._home.record(major)

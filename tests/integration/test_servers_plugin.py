@@ -1,0 +1,122 @@
+"""The pytest plugin as an adopter meets it: nothing is started for those who do not ask."""
+
+import pytest
+
+CONFTEST = """
+    from contextlib import closing
+
+    import psycopg2
+    import pytest
+
+    from tenantry.config import libpq_url
+
+    @pytest.fixture(scope="session")
+    def tenantry_migrate():
+        def migrate(owner_url, app_url):
+            with closing(psycopg2.connect(libpq_url(owner_url))) as connection:
+                with connection, connection.cursor() as cursor:
+                    cursor.execute("create table note (body text)")
+                    cursor.execute(f"grant select, insert on note to {app_url.username}")
+        return migrate
+
+    @pytest.fixture
+    def run():
+        def run(url, statement):
+            with closing(psycopg2.connect(libpq_url(url))) as connection:
+                with connection, connection.cursor() as cursor:
+                    cursor.execute(statement)
+                    return cursor.fetchall() if cursor.description else None
+        return run
+"""
+
+
+def test_fixtures_hand_out_copies_of_one_migrated_template(pytester: pytest.Pytester) -> None:
+    """Rows of one fresh database are in no other, and the session's URLs lead to one database."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("round", [1, 2])
+        def test_fresh(fresh_database, run, round):
+            assert run(fresh_database.app_url, "select count(*) from note") == [(0,)]
+            run(fresh_database.app_url, "insert into note values ('x')")
+
+        def test_session(app_url, owner_url, maintenance_url, superuser_url):
+            urls = [app_url, owner_url, maintenance_url, superuser_url]
+            assert len({url.database for url in urls}) == 1
+            assert len({url.username for url in urls}) == 4
+
+        def test_empty(empty_database, run):
+            assert run(empty_database.owner_url, "select to_regclass('note')") == [(None,)]
+        """
+    )
+    result = pytester.runpytest_subprocess("--tenantry-server=embedded")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines("tenantry: server starts when first used")
+
+
+def test_application_login_that_owns_a_table_fails_the_session(pytester: pytest.Pytester) -> None:
+    """No isolation test runs as a role that can switch the wall off."""
+    pytester.makeconftest(
+        """
+        from contextlib import closing
+
+        import psycopg2
+        import pytest
+
+        from tenantry.config import libpq_url
+
+        @pytest.fixture(scope="session")
+        def tenantry_migrate(tenantry_server):
+            def migrate(owner_url, app_url):
+                url = tenantry_server.url("superuser", owner_url.database)
+                with closing(psycopg2.connect(libpq_url(url))) as connection:
+                    with connection, connection.cursor() as cursor:
+                        cursor.execute("create table note ()")
+                        cursor.execute(f"alter table note owner to {app_url.username}")
+            return migrate
+        """
+    )
+    pytester.makepyfile("def test_reads(app_url): pass")
+    result = pytester.runpytest_subprocess("--tenantry-server=embedded")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines("*WrongRoleError*tenantry_login owns table note*")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--collect-only"], []])
+def test_run_without_our_fixtures_starts_no_server(
+    pytester: pytest.Pytester, arguments: list[str]
+) -> None:
+    """Whoever merely has the wheel installed gets no server, nor an error for lack of one."""
+    pytester.makepyfile("def test_of_their_own(): pass")
+    result = pytester.runpytest_subprocess("--tenantry-server=url", *arguments)
+    assert result.ret == pytest.ExitCode.OK
+
+
+def test_header_names_the_server_where_the_project_asks(pytester: pytest.Pytester) -> None:
+    """With the ini option the report says on which server and version it holds."""
+    pytester.makeini("[pytest]\ntenantry_server_header = true")
+    pytester.makepyfile("def test_of_their_own(): pass")
+    result = pytester.runpytest_subprocess("--tenantry-server=embedded")
+    result.stdout.re_match_lines(r"tenantry: embedded server, PostgreSQL \d+\.\d+")
+
+
+def test_server_that_cannot_be_had_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends before the first test, with one line that says what to set."""
+    monkeypatch.delenv("TEST_DATABASE_URL", raising=False)
+    pytester.makeini("[pytest]\ntenantry_server_header = true")
+    pytester.makepyfile("def test_of_their_own(): pass")
+    result = pytester.runpytest_subprocess("--tenantry-server=url")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines("ERROR: TEST_DATABASE_URL is not set*")
+
+
+def test_project_without_migrations_is_told_what_to_define(pytester: pytest.Pytester) -> None:
+    """The message names the fixture to write."""
+    pytester.makepyfile("def test_reads(fresh_database): pass")
+    result = pytester.runpytest_subprocess("--tenantry-server=embedded")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines("*define a session fixture tenantry_migrate in conftest.py*")

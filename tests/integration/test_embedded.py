@@ -245,7 +245,9 @@ def test_no_password_is_shown(server: EmbeddedServer) -> None:
     if Path(f"/proc/{pid}/cmdline").exists():
         said += Path(f"/proc/{pid}/cmdline").read_text()
     for login in get_args(Login):
-        assert server.url(login).password not in said
+        password = server.url(login).password
+        assert password is not None
+        assert password not in said
 
 
 @pytest.mark.parametrize(

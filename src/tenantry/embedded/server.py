@@ -47,7 +47,8 @@ class EmbeddedServer:
         home: folder of the server; by default $TENANTRY_HOME, else `.tenantry` in the working
             directory. It is made with mode 0700 and keeps git out of itself.
         durable: False lets the server forget its last commits when the machine itself crashes,
-            in exchange for speed; meant for tests. A killed server loses nothing either way.
+            in exchange for speed; meant for tests. A killed server loses nothing either way. It
+            counts when the server is started, not while one runs.
     """
 
     def __init__(self, home: Path | None = None, *, durable: bool = True) -> None:

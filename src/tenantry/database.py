@@ -1,0 +1,422 @@
+"""Engines that write the tenant at the start of every transaction and clear it afterwards."""
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.extensions
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+
+from tenantry.config import DEFAULT_CONFIG, Mode, Scope, TenancyConfig, parse_url
+from tenantry.context import ContextWriter, Tenant, command_writer, function_writer
+from tenantry.exceptions import (
+    ConfigurationError,
+    DatabaseUnreachableError,
+    IsolationNotEnforcedError,
+    MissingMigrationsError,
+    TenancyError,
+    UnknownTenantError,
+)
+from tenantry.filters import (
+    Filtering,
+    FilteringCompiler,
+    GuardedCursor,
+    check_statement,
+    statement_tenant,
+)
+from tenantry.probe import Isolation, probe
+
+logger = logging.getLogger("tenantry")
+
+TENANCY_OPTION: Final = "tenantry"
+TENANT_OPTION: Final = "tenantry_tenant"
+SESSION_OPTION: Final = "tenantry_session"
+
+# What one tenant could leave behind on a pooled connection for the next one: open cursors,
+# temporary tables, subscriptions, advisory locks.
+_DISCARD: Final = "close all; discard temp; unlisten *; select pg_catalog.pg_advisory_unlock_all()"
+
+
+class _Unwritten:
+    """Stands for 'the server was not told yet' where a tenant or None would be."""
+
+
+_UNWRITTEN: Final = _Unwritten()
+
+
+@dataclass(slots=True)
+class ConnectionState:
+    """What the layer knows of one physical connection; lives in `Connection.info`."""
+
+    isolation: Isolation
+    write: ContextWriter
+    local: bool
+    guarded: bool
+    written: Tenant | _Unwritten | None = None
+    written_at_begin: Tenant | _Unwritten | None = None
+
+
+class Tenancy:
+    """The tenant layer of one engine: its configuration and its event handlers."""
+
+    def __init__(
+        self,
+        config: TenancyConfig,
+        *,
+        mode: Mode,
+        scope: Scope,
+        metadata: MetaData | None,
+    ) -> None:
+        """Keep the configuration; `protect_engine` connects the handlers."""
+        self.config = config
+        self.mode = mode
+        self.scope = scope
+        self.metadata = metadata
+        self.filtering = Filtering(config, active=mode in {"filters", "both"})
+        self.warned = False
+
+    # Connections
+
+    def on_connect(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+        """Probe a new physical connection, decide how its tenants are kept apart, say so once."""
+        try:
+            record.info[TENANCY_OPTION] = self._examine(dbapi_connection)
+        except BaseException:
+            dbapi_connection.close()
+            raise
+
+    def _examine(self, dbapi_connection: Any) -> ConnectionState:
+        isolation = probe(dbapi_connection, self.config)
+        where = f"database {isolation.database!r} as role {isolation.role!r}"
+        if self.mode != "filters" and isolation.tables == 0:
+            raise MissingMigrationsError(
+                f"{where}: no table has the column {self.config.tenant_column!r}; run "
+                "`alembic upgrade head` with MIGRATION_DATABASE_URL set to the owner's URL"
+            )
+        if self.mode != "filters" and not isolation.enforced:
+            reasons = "; ".join(isolation.reasons)
+            if self.mode == "database":
+                raise IsolationNotEnforcedError(
+                    f"{where} does not keep tenants apart: {reasons}. `tenantry status` shows the "
+                    "whole state; connect as a login that is a member of "
+                    f"{self.config.app_role!r} alone, after `alembic upgrade head`"
+                )
+            if not self.warned:
+                self.warned = True
+                logger.warning(
+                    "ROW-LEVEL SECURITY DOES NOT KEEP TENANTS APART in %s: %s. Explicit filters "
+                    "stand in for it, and statements that cannot be filtered are refused.",
+                    where,
+                    reasons,
+                )
+            self.filtering.active = True
+        if isolation.stored_default:
+            logger.warning(
+                "%s starts with a tenant set by a stored default; the layer overwrites it, other "
+                "clients do not: `alter role … reset %s`",
+                where,
+                self.config.organization_setting,
+            )
+        return self._prepare(dbapi_connection, isolation)
+
+    def _prepare(self, dbapi_connection: Any, isolation: Isolation) -> ConnectionState:
+        shared_backend = isolation.pooled or isolation.citus
+        if self.scope == "session" and shared_backend:
+            raise ConfigurationError(
+                "scope 'session' was asked for, and a pooler (or Citus) stands in between, where a "
+                "session's setting is read by other clients: use scope 'auto' or 'transaction'"
+            )
+        local = self.scope == "transaction" or shared_backend
+        guarded = self.mode == "filters" or not isolation.enforced
+        state = ConnectionState(
+            isolation=isolation,
+            write=(
+                command_writer(self.config)
+                if isolation.citus
+                else function_writer(self.config, local=local)
+            ),
+            local=local,
+            guarded=guarded,
+        )
+        if not local:
+            _outside_transaction(dbapi_connection, lambda cursor: state.write(cursor, None))
+        if guarded:
+            dbapi_connection.cursor_factory = GuardedCursor
+        return state
+
+    def on_reset(
+        self, dbapi_connection: Any, record: ConnectionPoolEntry, reset_state: PoolResetState
+    ) -> None:
+        """Clear a direct connection on its way back to the pool: no tenant, nothing left behind.
+
+        An error here makes the pool discard the connection.
+        """
+        state: ConnectionState | None = record.info.get(TENANCY_OPTION)
+        if state is None or state.local or reset_state.terminate_only:
+            return
+
+        def clear(cursor: Any) -> None:
+            cursor.execute(f"{_DISCARD}; {self._clear_statement}")
+
+        status = dbapi_connection.info.transaction_status
+        if status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            dbapi_connection.rollback()
+        _outside_transaction(dbapi_connection, clear)
+        state.written = state.written_at_begin = _UNWRITTEN
+
+    @functools.cached_property
+    def _clear_statement(self) -> str:
+        return (
+            f"select pg_catalog.set_config('{self.config.organization_setting}', '', false), "
+            f"pg_catalog.set_config('{self.config.user_setting}', '', false)"
+        )
+
+    # Transactions
+
+    def on_begin(self, connection: Connection) -> None:
+        """Write the tenant, or its absence, as the first thing in every transaction."""
+        state = connection_state(connection)
+        if state.local and connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
+            raise ConfigurationError(
+                "AUTOCOMMIT cannot carry a tenant here: the setting ends with its transaction "
+                "(scope 'transaction'), so each statement would run without one"
+            )
+        tenant = bound_tenant(connection)
+        self.write(connection, tenant)
+        state.written_at_begin = tenant
+
+    def on_begin_twophase(self, connection: Connection, _xid: object) -> None:
+        """Leave the writing to the first statement: nothing may precede a two-phase begin."""
+        state = connection_state(connection)
+        state.written = state.written_at_begin = _UNWRITTEN
+
+    def write(self, connection: Connection, tenant: Tenant | None) -> None:
+        """Tell the server of this connection who the tenant is; None clears it."""
+        state = connection_state(connection)
+        try:
+            cursor = psycopg2.extensions.cursor(connection.connection.dbapi_connection)
+            state.write(cursor, tenant)
+            cursor.close()
+        except psycopg2.Error:
+            # The same failure once more, this time through SQLAlchemy, which recognises a lost
+            # connection and replaces it.
+            connection.exec_driver_sql("select 1")
+            raise
+        state.written = tenant
+
+    # Statements
+
+    def on_before_execute(self, connection: Connection, *_: Any) -> None:
+        """Let the compiler's filter know whose statement this is."""
+        if self.filtering.active:
+            statement_tenant.set(_written(connection))
+
+    def on_before_cursor_execute(
+        self,
+        connection: Connection,
+        cursor: Any,
+        _statement: str,
+        _parameters: Any,
+        context: ExecutionContext | None,
+        _executemany: bool,
+    ) -> None:
+        """Write a tenant that is still unwritten; refuse what filters alone cannot confine."""
+        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        if state is None:
+            return
+        if state.written is _UNWRITTEN:
+            self.write(connection, bound_tenant(connection))
+        if state.guarded:
+            compiled = getattr(context, "compiled", None)
+            check_statement(compiled, getattr(context, "compiled_parameters", None))
+            cursor.checked = True
+
+    # Errors
+
+    def on_error(self, context: ExceptionContext) -> None:
+        """Put an error of the library's own in place of one that would not say what to do."""
+        error = context.original_exception
+        if isinstance(error, TenancyError):
+            context.chained_exception = error
+        elif context.connection is None and isinstance(error, psycopg2.OperationalError):
+            context.chained_exception = DatabaseUnreachableError(
+                f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
+                "server runs there, and host, port, database, user and password of the URL"
+            )
+        elif isinstance(context.sqlalchemy_exception, IntegrityError):
+            context.chained_exception = self._unknown_tenant(error)
+        elif isinstance(context.sqlalchemy_exception, ProgrammingError):
+            context.chained_exception = self._missing_table(error)
+
+    def _unknown_tenant(self, error: BaseException) -> UnknownTenantError | None:
+        """Recognise the foreign key from a tenant table to the root table."""
+        diagnostics = getattr(error, "diag", None)
+        if diagnostics is None or diagnostics.sqlstate != "23503" or self.metadata is None:
+            return None
+        for table in self.metadata.tables.values():
+            for key in table.foreign_key_constraints:
+                if (
+                    key.name == diagnostics.constraint_name
+                    and [column.name for column in key.columns] == [self.config.tenant_column]
+                    and key.referred_table.name == self.config.root_table
+                ):
+                    return UnknownTenantError(
+                        f"the bound organization does not exist in "
+                        f"{self.config.root_table!r}, so no row of {diagnostics.table_name!r} can "
+                        "be filed under it: create it first, or bind another one"
+                    )
+        return None
+
+    def _missing_table(self, error: BaseException) -> MissingMigrationsError | None:
+        if getattr(error, "pgcode", None) not in {"42P01", "42703"} or self.metadata is None:
+            return None
+        message = _first_line(error)
+        if not any(f'"{table.name}"' in message for table in self.metadata.tables.values()):
+            return None
+        return MissingMigrationsError(
+            f"{message}: the database is behind the models; run `alembic upgrade head`"
+        )
+
+
+def create_tenant_engine(
+    url: str | URL,
+    *,
+    config: TenancyConfig = DEFAULT_CONFIG,
+    mode: Mode = "auto",
+    scope: Scope = "auto",
+    metadata: MetaData | None = None,
+    **engine_options: Any,
+) -> Engine:
+    """Create an engine on which no transaction ever runs with a tenant that was not bound to it.
+
+    Args:
+        url: the application role's URL; psycopg2 is the driver.
+        config: what the database calls its tenants.
+        mode: `auto` (row-level security, or explicit filters with one warning where it is
+            missing), `database` (refuse to connect where it is missing), `filters`, `both`.
+        scope: `session` (a setting of the session, cleared on return to the pool), `transaction`
+            (a setting that ends with its transaction), `auto` (session, except behind a
+            transaction pooler and on Citus).
+        metadata: of the models; lets errors about missing tables and organizations name the cause.
+        engine_options: for `sqlalchemy.create_engine`.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+
+    On connecting, the engine raises DatabaseUnreachableError, MissingMigrationsError,
+    IsolationNotEnforcedError (mode `database`) or ConfigurationError (scope `session` behind a
+    pooler).
+    """
+    parsed = parse_url(url.render_as_string(hide_password=False) if isinstance(url, URL) else url)
+    return protect_engine(
+        create_engine(parsed, **engine_options),
+        config=config,
+        mode=mode,
+        scope=scope,
+        metadata=metadata,
+    )
+
+
+def protect_engine(
+    engine: Engine,
+    *,
+    config: TenancyConfig = DEFAULT_CONFIG,
+    mode: Mode = "auto",
+    scope: Scope = "auto",
+    metadata: MetaData | None = None,
+) -> Engine:
+    """Give an existing engine the guarantee of `create_tenant_engine`, and return it.
+
+    For applications whose engine is made elsewhere; call it before the engine's first connection.
+
+    Raises:
+        ConfigurationError: the engine is not PostgreSQL by psycopg2, is already protected, or has
+            connections from before.
+    """
+    if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg2":
+        raise ConfigurationError(
+            f"engine {engine.url.drivername!r} cannot be protected: use postgresql+psycopg2"
+        )
+    if TENANCY_OPTION in engine.get_execution_options():
+        raise ConfigurationError("this engine is already protected: create one engine a database")
+    checked_in = getattr(engine.pool, "checkedin", None)
+    if checked_in is not None and checked_in():
+        raise ConfigurationError(
+            "this engine has pooled connections that were opened unprotected: call "
+            "protect_engine() right after create_engine()"
+        )
+    tenancy = Tenancy(config, mode=mode, scope=scope, metadata=metadata)
+    engine.update_execution_options(**{TENANCY_OPTION: tenancy})
+    engine.dialect.statement_compiler = type(
+        "TenantCompiler",
+        (FilteringCompiler, engine.dialect.statement_compiler),
+        {"filtering": tenancy.filtering},
+    )
+    event.listen(engine, "connect", tenancy.on_connect)
+    event.listen(engine, "reset", tenancy.on_reset)
+    event.listen(engine, "begin", tenancy.on_begin)
+    event.listen(engine, "begin_twophase", tenancy.on_begin_twophase)
+    event.listen(engine, "before_execute", tenancy.on_before_execute)
+    event.listen(engine, "before_cursor_execute", tenancy.on_before_cursor_execute)
+    event.listen(engine, "handle_error", tenancy.on_error)
+    return engine
+
+
+def connection_state(connection: Connection) -> ConnectionState:
+    """Return what the layer knows of the physical connection behind this one.
+
+    Raises:
+        ConfigurationError: the connection is not of a protected engine.
+    """
+    state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+    if state is None:
+        raise ConfigurationError(
+            "this connection was not opened by a protected engine, so a tenant would not stay "
+            "bound to it: use create_tenant_engine() or protect_engine()"
+        )
+    return state
+
+
+def bound_tenant(connection: Connection) -> Tenant | None:
+    """Return the tenant that this connection's transactions are to run for.
+
+    The one bound to the Connection itself, or else that of the Session that is using it.
+    """
+    options = connection.get_execution_options()
+    tenant: Tenant | None = options.get(TENANT_OPTION)
+    if tenant is None and (session_tenant := options.get(SESSION_OPTION)) is not None:
+        tenant = session_tenant()
+    return tenant
+
+
+def _written(connection: Connection) -> Tenant | None:
+    state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+    if state is None:
+        return None
+    return bound_tenant(connection) if isinstance(state.written, _Unwritten) else state.written
+
+
+def _outside_transaction(dbapi_connection: DBAPIConnection, act: Callable[[Any], None]) -> None:
+    """Run commands on an idle psycopg2 connection, each message its own transaction."""
+    autocommit = dbapi_connection.autocommit
+    dbapi_connection.autocommit = True
+    try:
+        with psycopg2.extensions.cursor(dbapi_connection) as cursor:
+            act(cursor)
+    finally:
+        dbapi_connection.autocommit = autocommit
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _shown(engine: Engine | None) -> str:
+    return "the database" if engine is None else engine.url.render_as_string(hide_password=True)

@@ -1,4 +1,4 @@
-"""The one look before a tenant is known: whose token is this?"""
+"""The one look before a tenant is known: whose token it is."""
 
 from alembic import op
 

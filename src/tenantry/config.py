@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeVar, get_args
+from urllib.parse import quote, urlencode
 
 from dotenv import dotenv_values, find_dotenv
 from sqlalchemy.engine import URL, make_url
@@ -147,7 +148,15 @@ def parse_url(text: str, *, name: str = "the database URL") -> URL:
 
 def libpq_url(url: URL) -> str:
     """Return the URL as psql and libpq read it, password included."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # SQLAlchemy leaves the database's name as it is and writes a space in an option as "+"; libpq
+    # decodes percent signs alone.
+    plain = URL.create("postgresql", url.username, url.password, url.host, url.port)
+    query = [(key, value) for key in url.query for value in url.normalized_query[key]]
+    return (
+        f"{plain.render_as_string(hide_password=False).removesuffix('/')}"
+        f"/{quote(url.database or '', safe='')}"
+        + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+    )
 
 
 def _url(environ: Mapping[str, str], name: str) -> URL | None:

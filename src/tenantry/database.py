@@ -10,7 +10,7 @@ import psycopg2
 import psycopg2.extensions
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
+from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
@@ -101,7 +101,7 @@ class Tenancy:
                 "`alembic upgrade head` with MIGRATION_DATABASE_URL set to the owner's URL"
             )
         if self.mode != "filters" and not isolation.enforced:
-            reasons = "; ".join(isolation.reasons)
+            reasons = _summary(isolation.reasons)
             if self.mode == "database":
                 raise IsolationNotEnforcedError(
                     f"{where} does not keep tenants apart: {reasons}. `tenantry status` shows the "
@@ -183,7 +183,8 @@ class Tenancy:
     def on_begin(self, connection: Connection) -> None:
         """Write the tenant, or its absence, as the first thing in every transaction."""
         state = connection_state(connection)
-        if state.local and connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
+        driver_connection: Any = connection.connection.dbapi_connection
+        if state.local and driver_connection.autocommit:
             raise ConfigurationError(
                 "AUTOCOMMIT cannot carry a tenant here: the setting ends with its transaction "
                 "(scope 'transaction'), so each statement would run without one"
@@ -201,7 +202,8 @@ class Tenancy:
         """Tell the server of this connection who the tenant is; None clears it."""
         state = connection_state(connection)
         try:
-            cursor = psycopg2.extensions.cursor(connection.connection.dbapi_connection)
+            driver_connection: Any = connection.connection.dbapi_connection
+            cursor = psycopg2.extensions.cursor(driver_connection)
             state.write(cursor, tenant)
             cursor.close()
         except psycopg2.Error:
@@ -216,7 +218,7 @@ class Tenancy:
     def on_before_execute(self, connection: Connection, *_: Any) -> None:
         """Let the compiler's filter know whose statement this is."""
         if self.filtering.active:
-            statement_tenant.set(_written(connection))
+            statement_tenant.set(_statement_tenant(connection))
 
     def on_before_cursor_execute(
         self,
@@ -240,20 +242,21 @@ class Tenancy:
 
     # Errors
 
-    def on_error(self, context: ExceptionContext) -> None:
-        """Put an error of the library's own in place of one that would not say what to do."""
+    def on_error(self, context: ExceptionContext) -> BaseException | None:
+        """Return the error of the library's own that says what to do, to be raised instead."""
         error = context.original_exception
         if isinstance(error, TenancyError):
-            context.chained_exception = error
-        elif context.connection is None and isinstance(error, psycopg2.OperationalError):
-            context.chained_exception = DatabaseUnreachableError(
+            return error
+        if context.connection is None and isinstance(error, psycopg2.OperationalError):
+            return DatabaseUnreachableError(
                 f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
                 "server runs there, and host, port, database, user and password of the URL"
             )
-        elif isinstance(context.sqlalchemy_exception, IntegrityError):
-            context.chained_exception = self._unknown_tenant(error)
-        elif isinstance(context.sqlalchemy_exception, ProgrammingError):
-            context.chained_exception = self._missing_table(error)
+        if isinstance(context.sqlalchemy_exception, IntegrityError):
+            return self._unknown_tenant(error)
+        if isinstance(context.sqlalchemy_exception, ProgrammingError):
+            return self._missing_table(error)
+        return None
 
     def _unknown_tenant(self, error: BaseException) -> UnknownTenantError | None:
         """Recognise the foreign key from a tenant table to the root table."""
@@ -396,14 +399,20 @@ def bound_tenant(connection: Connection) -> Tenant | None:
     return tenant
 
 
-def _written(connection: Connection) -> Tenant | None:
+def _statement_tenant(connection: Connection) -> Tenant | None:
+    """Return the tenant of the transaction that the next statement belongs to.
+
+    The statement may be the one that begins it: what an earlier one wrote must not count then.
+    """
     state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
     if state is None:
         return None
-    return bound_tenant(connection) if isinstance(state.written, _Unwritten) else state.written
+    if not connection.in_transaction() or isinstance(state.written, _Unwritten):
+        return bound_tenant(connection)
+    return state.written
 
 
-def _outside_transaction(dbapi_connection: DBAPIConnection, act: Callable[[Any], None]) -> None:
+def _outside_transaction(dbapi_connection: Any, act: Callable[[Any], None]) -> None:
     """Run commands on an idle psycopg2 connection, each message its own transaction."""
     autocommit = dbapi_connection.autocommit
     dbapi_connection.autocommit = True
@@ -412,6 +421,11 @@ def _outside_transaction(dbapi_connection: DBAPIConnection, act: Callable[[Any],
             act(cursor)
     finally:
         dbapi_connection.autocommit = autocommit
+
+
+def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:
+    more = f"; and {len(reasons) - shown} more" if len(reasons) > shown else ""
+    return "; ".join(reasons[:shown]) + more
 
 
 def _first_line(error: BaseException) -> str:

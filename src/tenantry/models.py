@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Table, Uuid, text
-from sqlalchemy.orm import Mapped, declarative_mixin, declared_attr, mapped_column
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.exceptions import ConfigurationError
@@ -91,7 +91,6 @@ def current_tenant(config: TenancyConfig = DEFAULT_CONFIG) -> str:
     return f"nullif(current_setting('{config.organization_setting}', true), '')::{config.id_type}"
 
 
-@declarative_mixin
 class TenantMixin:
     """Gives a model the two columns and the primary key of a tenant table.
 

@@ -172,7 +172,11 @@ select
       else pg_catalog.format('role %%I has BYPASSRLS', r.rolname) end
       || case when r.oid in (select oid from me) then ''
          else ' and this login can become it' end
-    from reachable r where r.rolsuper or r.rolbypassrls or r.reaches_the_files order by r.rolname
+    from reachable r
+    where r.rolsuper and r.oid in (select oid from me)
+      or (r.rolsuper or r.rolbypassrls or r.reaches_the_files)
+        and not exists (select from reachable s join me on me.oid = s.oid where s.rolsuper)
+    order by r.rolname
   )::text[],
   (select count(*) from tenant_tables),
   (select count(*) from reached),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
 from alembic.runtime.environment import EnvironmentContext
 from alembic.util import CommandError
 from sqlalchemy import URL, MetaData, create_engine
@@ -51,7 +50,13 @@ def run_migrations(
     }
     with _clear_errors():
         if context.is_offline_mode():
-            context.configure(dialect_name="postgresql", literal_binds=True, **options)
+            # With a parameter style that uses no percent signs, none is doubled in the script.
+            context.configure(
+                dialect_name="postgresql",
+                dialect_opts={"paramstyle": "named"},
+                literal_binds=True,
+                **options,
+            )
             with context.begin_transaction():
                 context.run_migrations()
         else:
@@ -71,7 +76,7 @@ def _migrate(context: EnvironmentContext, url: URL, options: dict[str, Any]) -> 
             f"{_first_line(error.orig)}. Check that the server runs there, and host, port, "
             "database, user and password of MIGRATION_DATABASE_URL"
         ) from error
-    driver_connection: psycopg2.extensions.connection = connection.connection.driver_connection
+    driver_connection: Any = connection.connection.driver_connection
     try:
         with connection:
             context.configure(connection=connection, **options)

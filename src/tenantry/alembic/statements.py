@@ -4,6 +4,7 @@ Blocks that may meet a missing privilege catch it and tell it as a warning, so t
 does what its role may do and names the script for the rest.
 """
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -31,24 +32,30 @@ def create_roles(
 ) -> Iterator[TextClause]:
     """Yield the statements that create the group roles and their rights in this database."""
     for role in (config.owner_role, config.app_role, config.authenticator_role):
-        yield _block(f"""
+        yield _block(
+            f"""
             if not exists (select from pg_catalog.pg_roles where rolname = {_literal(role)}) then
               create role {quote_identifier(role)} nologin;
             end if;
-          exception
+    """,
+            """
             when duplicate_object or unique_violation then null;
-        """)
+        """,
+        )
     maintenance = config.maintenance_role
-    yield _block(f"""
+    yield _block(
+        f"""
         if not exists (select from pg_catalog.pg_roles where rolname = {_literal(maintenance)}) then
           create role {quote_identifier(maintenance)} nologin bypassrls;
         end if;
-      exception
+    """,
+        f"""
         when duplicate_object or unique_violation then null;
         when insufficient_privilege then
           raise warning 'role % needs BYPASSRLS, which % may not grant: {_SCRIPT}',
             {_literal(maintenance)}, current_user;
-    """)
+    """,
+    )
     for role in (config.owner_role, config.authenticator_role):
         yield _grant_membership(role)
     for login in logins:
@@ -68,14 +75,17 @@ def create_roles(
             {_literal(maintenance)});
         end if;
     """)
-    yield _block(f"""
+    yield _block(
+        """
         execute pg_catalog.format('revoke temporary on database %I from public',
           pg_catalog.current_database());
-      exception
+    """,
+        f"""
         when insufficient_privilege then
           raise warning 'PUBLIC keeps TEMPORARY on this database, which % may not revoke: '
             '{_SCRIPT}', current_user;
-    """)
+    """,
+    )
     version = qualified_name(version_table, version_schema)
     yield text(f"alter default privileges for role {owner} revoke execute on functions from public")
     yield text(f"alter table {_escape(version)} owner to {owner}")
@@ -100,7 +110,8 @@ def release_roles(
 
 def define_settings(config: TenancyConfig) -> TextClause:
     """Return the statement that defines both settings for this database."""
-    return _block(f"""
+    return _block(
+        f"""
         for setting in
           select unnest(array[{_literal(_quoted_setting(config.organization_setting))},
             {_literal(_quoted_setting(config.user_setting))}])
@@ -108,16 +119,19 @@ def define_settings(config: TenancyConfig) -> TextClause:
           execute pg_catalog.format('alter database %I set %s = ''''',
             pg_catalog.current_database(), setting);
         end loop;
-      exception
+    """,
+        f"""
         when insufficient_privilege then
           raise warning 'the settings are not defined for this database, which % may not do; '
             'the session layer defines them on each new connection, and {_SCRIPT}', current_user;
-    """)
+    """,
+    )
 
 
 def undefine_settings(config: TenancyConfig) -> TextClause:
     """Return the statement that removes the definition of both settings."""
-    return _block(f"""
+    return _block(
+        f"""
         for setting in
           select unnest(array[{_literal(_quoted_setting(config.organization_setting))},
             {_literal(_quoted_setting(config.user_setting))}])
@@ -125,11 +139,13 @@ def undefine_settings(config: TenancyConfig) -> TextClause:
           execute pg_catalog.format('alter database %I reset %s',
             pg_catalog.current_database(), setting);
         end loop;
-      exception
+    """,
+        f"""
         when insufficient_privilege then
           raise warning 'the settings stay defined for this database, which % may not change; '
             '{_SCRIPT}', current_user;
-    """)
+    """,
+    )
 
 
 def assume_role(role: str | None) -> TextClause:
@@ -183,20 +199,24 @@ def create_maintenance_log(config: TenancyConfig) -> Iterator[TextClause]:
 
 
 def _grant_membership(role: str) -> TextClause:
-    return _block(f"""
+    return _block(
+        f"""
         if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
           execute pg_catalog.format('grant %I to %I', {_literal(role)}, current_user);
         end if;
-      exception
+    """,
+        f"""
         when insufficient_privilege then
           if not pg_catalog.pg_has_role(current_user, {_literal(role)}, 'member') then
             raise warning '% is no member of %: {_SCRIPT}', current_user, {_literal(role)};
           end if;
-    """)
+    """,
+    )
 
 
 def _admit_login(app_role: str, login: str) -> TextClause:
-    return _block(f"""
+    return _block(
+        f"""
         if not exists (select from pg_catalog.pg_roles where rolname = {_literal(login)}) then
           raise warning 'the application''s login % does not exist yet: create it, then '
             'grant % to it', {_literal(login)}, {_literal(app_role)};
@@ -204,11 +224,13 @@ def _admit_login(app_role: str, login: str) -> TextClause:
           and not pg_catalog.pg_has_role({_literal(login)}, {_literal(app_role)}, 'member') then
           execute pg_catalog.format('grant %I to %I', {_literal(app_role)}, {_literal(login)});
         end if;
-      exception
+    """,
+        f"""
         when insufficient_privilege then
           raise warning '% may not make the login % a member of %: {_SCRIPT}',
             current_user, {_literal(login)}, {_literal(app_role)};
-    """)
+    """,
+    )
 
 
 def _to_maintenance(config: TenancyConfig, statement: str) -> TextClause:
@@ -220,10 +242,19 @@ def _to_maintenance(config: TenancyConfig, statement: str) -> TextClause:
     """)
 
 
-def _block(body: str) -> TextClause:
-    lines = "\n".join(line.rstrip() for line in body.strip("\n").splitlines())
-    variables = "declare\n  role text;\n  setting text;"
-    return text(_escape(f"do $tenantry$\n{variables}\nbegin\n{lines}\nend\n$tenantry$"))
+def _block(body: str, exceptions: str = "") -> TextClause:
+    """Return an anonymous block with the handlers of its exceptions."""
+    handlers = f"exception\n{_indented(exceptions)}\n" if exceptions else ""
+    return text(
+        _escape(
+            "do $tenantry$\ndeclare\n  role text;\n  setting text;\nbegin\n"
+            f"{_indented(body)}\n{handlers}end\n$tenantry$"
+        )
+    )
+
+
+def _indented(lines: str) -> str:
+    return textwrap.indent(textwrap.dedent(lines).strip(), "  ")
 
 
 def _escape(statement: str) -> str:

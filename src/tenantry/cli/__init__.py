@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenantry.cli import db
+from tenantry.cli.status import status
 from tenantry.exceptions import TenancyError
 
 __all__ = ["app", "main"]
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(db.app, name="db")
+app.command()(status)
 
 
 def _print_version(wanted: bool) -> None:

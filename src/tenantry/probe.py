@@ -71,7 +71,10 @@ class Isolation:
             reasons.append("the database has no tenant table; run `alembic upgrade head`")
         elif self.reachable_tables == 0:
             reasons.append(f"role {self.role!r} holds no privilege on any tenant table")
-        reasons += [f"table {t.table}: {', '.join(t.reasons)}" for t in self.open_tables]
+        tables: dict[tuple[str, ...], list[str]] = {}
+        for table in self.open_tables:
+            tables.setdefault(table.reasons, []).append(table.table)
+        reasons += [f"{', '.join(names)}: {', '.join(why)}" for why, names in tables.items()]
         return tuple(reasons)
 
 

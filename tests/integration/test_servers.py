@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg2
@@ -30,10 +30,11 @@ def text(url: URL) -> str:
 
 
 @pytest.fixture
-def superuser_server(tenantry_server: Server) -> Server:
+def superuser_server(
+    tenantry_server: Server, require_service: Callable[[object, str], None]
+) -> Server:
     """Return the server of the run, if a superuser administers it."""
-    if not tenantry_server.superuser:
-        pytest.skip("the test server was given without a superuser")
+    require_service(tenantry_server.superuser, "the test server was given without a superuser")
     return tenantry_server
 
 
@@ -55,6 +56,19 @@ def ordinary_admin(superuser_server: Server) -> Iterator[URL]:
 def test_application_login_of_every_server_is_unprivileged(empty_database: Database) -> None:
     """The login that isolation tests connect with is one that row security applies to."""
     check_unprivileged(empty_database.app_url)
+
+
+def test_application_login_stays_unprivileged_after_the_migrations(app_url: URL) -> None:
+    """No migration makes the login an owner, or a member of a role that escapes the wall."""
+    check_unprivileged(app_url)
+
+
+def test_fresh_database_has_the_settings_that_a_migration_stored(
+    fresh_database: Database, superuser_server: Server
+) -> None:
+    """SHOW works in a copy as it does in a database that was migrated itself."""
+    for name in ("app.current_organization", 'app."current_user"'):
+        assert ask(fresh_database.app_url, f"show {name}") == [("",)]
 
 
 @pytest.mark.parametrize("login", ["owner", "maintenance", "superuser"])

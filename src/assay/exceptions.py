@@ -1,0 +1,50 @@
+"""Errors of Assay: one base class, one class for each thing a caller can act on."""
+
+
+class AssayError(Exception):
+    """Base class of every error that Assay raises itself."""
+
+
+class InvalidValueError(AssayError, ValueError):
+    """A name, an email address or an option cannot be stored or used."""
+
+
+class UnknownOrganizationError(AssayError):
+    """No organization has this name or id."""
+
+
+class AmbiguousOrganizationError(AssayError):
+    """Several organizations have this name, so it does not say which one is meant."""
+
+
+class DuplicateTestSetError(AssayError):
+    """The organization already has a set of tests of this name."""
+
+
+class DuplicateUserError(AssayError):
+    """The organization already has a user with this email address."""
+
+
+class UnreadableFileError(AssayError):
+    """A file to import is missing, empty, not a file, not of a known format, or may not be read."""
+
+
+class MissingColumnError(AssayError):
+    """A file to import has no column, or no field, for something that a test must have."""
+
+
+class BrokenRowError(AssayError):
+    """A row of a file to import cannot become a test.
+
+    Attributes:
+        line: the physical line of the file on which the row begins, from 1.
+    """
+
+    def __init__(self, line: int, fault: str) -> None:
+        """Name the line in the message."""
+        super().__init__(f"line {line}: {fault}")
+        self.line = line
+
+
+class ConnectionLostError(AssayError):
+    """The connection to the database broke in the middle of the work."""

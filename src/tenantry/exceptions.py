@@ -49,5 +49,9 @@ class WrongRoleError(TenancyError):
     """The connected role may not do what was asked of it, or may do far more than it should."""
 
 
+class RefusedMessageError(TenancyError):
+    """A task's message does not prove whose it is; the task was not executed."""
+
+
 class EmbeddedServerError(TenancyError):
     """The embedded PostgreSQL server could not be found, started, reached or stopped."""

@@ -1,0 +1,128 @@
+"""Installs the tenant layer on a Celery application."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import Token
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from celery import Celery, Task, signals
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from tenantry.celery.carrier import HEADER, Carrier
+from tenantry.celery.scope import current_tenant, enter, leave
+from tenantry.config import DEFAULT_CONFIG, TenancyConfig
+from tenantry.context import Tenant
+from tenantry.exceptions import ConfigurationError, RefusedMessageError
+from tenantry.sessions import SessionLocal
+
+logger = logging.getLogger("tenantry.celery")
+
+_ATTRIBUTE: Final = "tenantry"
+
+Sessions = Callable[[], Session]
+
+
+@dataclass(slots=True)
+class TaskTenancy:
+    """The tenant layer of one Celery application."""
+
+    carrier: Carrier
+    sessions: Sessions
+    tokens: dict[str, Token[Tenant | None]] = field(default_factory=dict)
+
+    def tenant_of(self, task: Task, args: Sequence[Any], kwargs: dict[str, Any]) -> Tenant | None:
+        """Return the tenant that the running task's message was sealed for; None for none.
+
+        An eager or direct call has no message: it runs for the tenant of its caller.
+
+        Raises:
+            RefusedMessageError: the message does not prove whose it is.
+        """
+        request = task.request
+        if request.is_eager or request.called_directly:
+            return current_tenant()
+        embedded = {
+            name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")
+        }
+        return self.carrier.open(
+            request.get(HEADER), request.id, task.name, (args, kwargs, embedded)
+        )
+
+
+def install_tenancy(
+    app: Celery,
+    *,
+    key: str,
+    sessions: Sessions = SessionLocal,
+    config: TenancyConfig = DEFAULT_CONFIG,
+) -> None:
+    """Make every task of the application run for the tenant that published it, and no other.
+
+    Each message published from this process is sealed with the current tenant, by whatever way it
+    is published: a task's own publications inherit its tenant. A worker opens the seal before it
+    runs a task, and comes back to no tenant after it. Each forked child gets connections of its
+    own.
+
+    Args:
+        app: the application; called once for each.
+        key: shared by publishers and workers, 32 bytes or more.
+        sessions: makes the Sessions that tasks are handed.
+        config: what the database calls its tenants.
+
+    Raises:
+        ConfigurationError: the key is too short, or the application has the layer already.
+    """
+    if hasattr(app, _ATTRIBUTE):
+        raise ConfigurationError(f"the tenant layer is installed on {app.main!r} already")
+    tenancy = TaskTenancy(Carrier(key, config=config), sessions)
+    setattr(app, _ATTRIBUTE, tenancy)
+
+    def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
+        headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)
+
+    def bind(
+        task_id: str, task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any
+    ) -> None:
+        if task.app is not app:
+            return
+        try:
+            tenant = tenancy.tenant_of(task, args, kwargs)
+        except RefusedMessageError as error:
+            # A task of ours refuses to start; Celery's own continue without a tenant, so that what
+            # they publish is sealed for none.
+            logger.warning("%s", error)
+            tenant = None
+        tenancy.tokens[task_id] = enter(tenant)
+
+    def release(task_id: str, **_: Any) -> None:
+        token = tenancy.tokens.pop(task_id, None)
+        if token is not None:
+            leave(token)
+
+    def dispose(**_: Any) -> None:
+        with sessions() as session:
+            bind = session.get_bind()
+        engine = bind.engine if isinstance(bind, Connection) else bind
+        # The parent's connections are the parent's: forget them here without closing them.
+        engine.dispose(close=False)
+
+    signals.before_task_publish.connect(seal, weak=False)
+    signals.task_prerun.connect(bind, weak=False)
+    signals.task_postrun.connect(release, weak=False)
+    signals.worker_process_init.connect(dispose, weak=False)
+
+
+def tenancy_of(app: Celery) -> TaskTenancy:
+    """Return the tenant layer of an application.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    tenancy: TaskTenancy | None = getattr(app, _ATTRIBUTE, None)
+    if tenancy is None:
+        raise ConfigurationError(
+            f"Celery application {app.main!r} has no tenant layer: call install_tenancy(app, …)"
+        )
+    return tenancy

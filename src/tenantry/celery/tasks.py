@@ -1,0 +1,128 @@
+"""Tasks that run for their tenant: base class, session, decorator."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast
+
+import celery
+from sqlalchemy.orm import Session
+
+from tenantry.celery.installation import tenancy_of
+from tenantry.celery.scope import current_tenant
+from tenantry.exceptions import MissingTenantError, TenancyError
+from tenantry.sessions import set_tenant
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class BaseTask(celery.Task):
+    """A task that runs for the tenant it was published for, or not at all.
+
+    It is retried on any exception but those of `dont_autoretry_for`, three times, after a random
+    part of 1, 2, 4 … seconds, 600 at most.
+
+    Class attributes:
+        tenant_free: set by `@tenant_free`; the task runs without a tenant.
+    """
+
+    abstract = True
+    tenant_free: ClassVar[bool] = False
+
+    autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
+    # None of these goes away by trying again.
+    dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (
+        TenancyError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    )
+    max_retries = 3
+    retry_backoff = True
+    retry_backoff_max = 600
+    retry_jitter = True
+    track_started = True
+
+    def before_start(self, task_id: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Refuse to start without a tenant, or with one that the message does not prove.
+
+        Raises:
+            RefusedMessageError: the message's tenant is missing, altered or forged.
+            MissingTenantError: it was published without a tenant.
+        """
+        super().before_start(task_id, args, kwargs)
+        tenant = tenancy_of(self.app).tenant_of(self, args, kwargs)
+        self._check(tenant is not None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; called directly, for the tenant of the caller.
+
+        Raises:
+            MissingTenantError: called directly where there is no tenant.
+        """
+        self._check(current_tenant() is not None)
+        return super().__call__(*args, **kwargs)
+
+    def _check(self, has_tenant: bool) -> None:
+        if not has_tenant and not self._is_tenant_free():
+            raise MissingTenantError(
+                f"task {self.name!r} has no tenant: launch it with task_launcher(), or inside "
+                "publishing_for(); mark it @tenant_free if it works for none"
+            )
+
+    def _is_tenant_free(self) -> bool:
+        return self.tenant_free or getattr(inspect.unwrap(self.run), "tenant_free", False)
+
+
+def tenant_free(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Mark a task's function as one that works for no tenant; it sees no tenant's rows."""
+    function.tenant_free = True  # type: ignore[attr-defined]
+    return function
+
+
+@contextmanager
+def get_db_session() -> Iterator[Session]:
+    """Open a Session for the running task's tenant: committed at the end, or rolled back.
+
+    Raises:
+        MissingTenantError: no task with a tenant is running.
+    """
+    task = celery.current_task
+    tenant = current_tenant()
+    if not task or tenant is None:
+        raise MissingTenantError(
+            "get_db_session() was called where no task with a tenant is running: outside of "
+            "tasks use tenant_scope()"
+        )
+    with tenancy_of(task.app).sessions() as session:
+        set_tenant(session, tenant.organization_id, tenant.user_id)
+        with session.begin():
+            yield session
+
+
+def with_tenant_context(function: Callable[..., _R]) -> Callable[..., _R]:
+    """Hand the task a Session that is already in the right tenant, as its parameter `db`.
+
+    For bound (`bind=True`) and unbound tasks: `db` is the first parameter after `self`. The Session
+    is committed when the task returns and rolled back when it raises.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> _R:
+        # Only a bound task has its Task as first argument: a message cannot carry one.
+        own, rest = (
+            (args[:1], args[1:]) if args and isinstance(args[0], celery.Task) else ((), args)
+        )
+        with get_db_session() as db:
+            return function(*own, db, *rest, **kwargs)
+
+    # Celery checks a caller's arguments against this signature.
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    position = 1 if parameters and parameters[0].name == "self" else 0
+    del parameters[position]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return cast("Callable[..., _R]", run)

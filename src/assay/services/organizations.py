@@ -103,12 +103,17 @@ def find_organization(
     Raises:
         UnknownOrganizationError: there is none.
         AmbiguousOrganizationError: several have this name.
-        InvalidTenantError: it is meant as an id and is none.
+        InvalidValueError: it is blank, or meant as an id and none.
         ConfigurationError: a name was given, and there is no login for work across tenants.
     """
     reference = reference.strip()
-    if _is_id(reference) or _MEANT_AS_ID.fullmatch(reference):
+    if _is_id(reference):
         return get_organization(reference, sessions=sessions)
+    if _MEANT_AS_ID.fullmatch(reference):
+        raise InvalidValueError(
+            f"{reference!r} looks like an organization's id and is no UUID: 32 hexadecimal digits "
+            "are one"
+        )
     name = checked_name(reference, what="the organization")
     try:
         with maintenance_session(reason=reason, actor=actor, engine=maintenance_engine) as session:

@@ -1,5 +1,7 @@
 """Text from outside, and whether the database can hold it."""
 
+import unicodedata
+
 from assay.exceptions import InvalidValueError
 
 LONGEST_NAME = 200
@@ -28,7 +30,7 @@ def checked_name(text: str, *, what: str) -> str:
         what: what it is the name of, for the message.
 
     Raises:
-        InvalidValueError: it is blank, too long for an index, or not storable.
+        InvalidValueError: it is blank, too long for an index, or holds what a terminal would obey.
     """
     name = text.strip()
     if not name:
@@ -37,6 +39,8 @@ def checked_name(text: str, *, what: str) -> str:
         raise InvalidValueError(
             f"{what} has {len(name)} characters, and {LONGEST_NAME} are the most it may have"
         )
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise InvalidValueError(f"{what} holds a control character: {name!r}")
     fault = text_fault(name)
     if fault is not None:
         raise InvalidValueError(f"{what} {fault}")

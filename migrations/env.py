@@ -11,4 +11,4 @@ if context.config.config_file_name is not None and context.config.cmd_opts is no
     # Only for the command line: a program that calls Alembic has its own logging.
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 
-run_migrations(context, Base.metadata)  # type: ignore[arg-type]
+run_migrations(context, Base.metadata)

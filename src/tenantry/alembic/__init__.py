@@ -1,9 +1,9 @@
 """Alembic for tenant tables: operations, autogenerate comparison, and the body of an `env.py`.
 
-Importing this package registers `op.isolate_table` and the other operations.
+Importing this package registers `op.isolate_table` and the other operations, and the comparison.
 """
 
-from tenantry.alembic.comparison import compare_server_default
+from tenantry.alembic import comparison as _comparison  # noqa: F401 - registers the comparators
 from tenantry.alembic.environment import run_migrations
 from tenantry.alembic.operations import (
     AssumeRoleOp,
@@ -27,6 +27,5 @@ __all__ = [
     "IsolateTableOp",
     "ReleaseTenancyRolesOp",
     "UndefineTenantSettingsOp",
-    "compare_server_default",
     "run_migrations",
 ]

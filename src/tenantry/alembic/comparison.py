@@ -1,18 +1,18 @@
-"""Autogenerate: a tenant table whose wall is missing or differs is drift, like a missing column."""
+"""Autogenerate: a wall or a tenant default that is missing or differs is drift."""
 
 import re
 from typing import Any
 
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import UpgradeOps
-from alembic.util import DispatchPriority
-from sqlalchemy import Column, MetaData, String, func, select
+from alembic.operations.ops import AlterColumnOp, UpgradeOps
+from alembic.util import DispatchPriority, PriorityDispatchResult
+from sqlalchemy import Column, DefaultClause, MetaData, String, Table, func, select
 from sqlalchemy.engine import Connection
 
 from tenantry.alembic.operations import ExposeTableOp, IsolateTableOp
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
-from tenantry.models import TenantTable, tenant_table
+from tenantry.models import TenantTable, current_tenant, tenant_table
 from tenantry.rls import TableIsolation, as_printed, expected_isolation, read_isolation
 
 
@@ -20,7 +20,11 @@ from tenantry.rls import TableIsolation, as_printed, expected_isolation, read_is
 def compare_isolation(
     context: AutogenContext, upgrade_ops: UpgradeOps, schemas: set[str | None]
 ) -> None:
-    """Add an operation for each tenant table of the models that the database does not wall off."""
+    """Add an operation for each tenant table of the models that the database does not wall off.
+
+    What is left of an older wall is taken down first, in the same revision, and so built up again
+    by a downgrade. Further policies are left alone: the wall contains them.
+    """
     connection = context.connection
     metadata = context.metadata
     if connection is None or not isinstance(metadata, MetaData):
@@ -30,13 +34,44 @@ def compare_isolation(
     for table in metadata.sorted_tables:
         declared = tenant_table(table, config)
         expected = expected_isolation(table, config)
-        if declared is None or expected is None or table.schema not in schemas:
+        if declared is None or expected is None or not _compared(context, table, schemas):
             continue
-        if context.run_name_filters(table.name, "table", {"schema_name": table.schema}):
-            found = actual[table.schema].get(table.name)
-            wanted = as_printed(expected, _quoted(connection, declared.column), config)
-            if found is None or not _walled(found, wanted):
-                upgrade_ops.ops.append(_operation(table.name, table.schema, declared, config))
+        found = actual[table.schema].get(table.name)
+        wanted = as_printed(expected, _quoted(connection, declared.column), config)
+        if found is None or not _walled(found, wanted):
+            operation = _operation(table, declared, config)
+            if found is not None and (found.enabled or found.forced or found.policies):
+                upgrade_ops.ops.append(operation.reverse())
+            upgrade_ops.ops.append(operation)
+
+
+@comparators.dispatch_for(
+    "column",
+    qualifier="postgresql",
+    subgroup="server_default",
+    priority=DispatchPriority.FIRST,
+)
+def compare_tenant_default(
+    context: AutogenContext,
+    alter_column: AlterColumnOp,
+    _schema: str | None,
+    _table_name: str,
+    _column_name: str,
+    found: Column[Any],
+    wanted: Column[Any],
+) -> PriorityDispatchResult:
+    """Compare the default that fills a tenant column, as text.
+
+    Alembic evaluates two defaults to compare them, which says nothing of this one: it is NULL
+    while no tenant is bound.
+    """
+    expression = _bare(current_tenant(_tenancy(context)))
+    if _bare(_default(wanted)) != expression:
+        return PriorityDispatchResult.CONTINUE
+    alter_column.existing_server_default = found.server_default
+    if _bare(_default(found)) != expression:
+        alter_column.modify_server_default = wanted.server_default
+    return PriorityDispatchResult.STOP
 
 
 @renderers.dispatch_for(IsolateTableOp)
@@ -51,32 +86,24 @@ def render_expose_table(_context: AutogenContext, operation: ExposeTableOp) -> s
     return _rendered("expose_table", operation)
 
 
-def compare_server_default(
-    _context: Any,
-    _inspected_column: Column[Any],
-    _metadata_column: Column[Any],
-    inspected_default: str | None,
-    _metadata_default: Any,
-    rendered_metadata_default: str | None,
-) -> bool:
-    """Tell whether two column defaults differ, for `context.configure(compare_server_default=…)`.
-
-    They are compared as text without the casts and parentheses that PostgreSQL adds when it prints
-    an expression. Alembic's own comparison evaluates both, which tells nothing of an expression
-    whose value is NULL or new each time.
-    """
-    return _bare(inspected_default) != _bare(rendered_metadata_default)
+def _compared(context: AutogenContext, table: Table, schemas: set[str | None]) -> bool:
+    parents: Any = {"schema_name": table.schema}
+    return (
+        table.schema in schemas
+        and context.run_name_filters(table.name, "table", parents)
+        and context.run_object_filters(table, table.name, "table", False, None)
+    )
 
 
 def _walled(found: TableIsolation, wanted: TableIsolation) -> bool:
     return found.enabled and found.forced and set(wanted.policies) <= set(found.policies)
 
 
-def _operation(
-    table: str, schema: str | None, declared: TenantTable, config: TenancyConfig
-) -> IsolateTableOp:
+def _operation(table: Table, declared: TenantTable, config: TenancyConfig) -> IsolateTableOp:
     column = None if declared.column == config.tenant_column else declared.column
-    return IsolateTableOp(table, column=column, reader_role=declared.reader_role, schema=schema)
+    return IsolateTableOp(
+        table.name, column=column, reader_role=declared.reader_role, schema=table.schema
+    )
 
 
 def _rendered(name: str, operation: IsolateTableOp) -> str:
@@ -102,7 +129,11 @@ def _quoted(connection: Connection, name: str) -> str:
     return connection.scalars(select(func.quote_ident(name, type_=String))).one()
 
 
+def _default(column: Column[Any]) -> str | None:
+    default = column.server_default
+    return str(default.arg) if isinstance(default, DefaultClause) else None
+
+
 def _bare(default: str | None) -> str | None:
-    if default is None:
-        return None
-    return re.sub(r"::(text|character varying|jsonb)\b|[()\s']", "", default.lower())
+    """Return the expression without what PostgreSQL adds when it prints one."""
+    return None if default is None else re.sub(r"::text\b|[()\s]", "", default).lower()

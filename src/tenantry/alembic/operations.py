@@ -1,6 +1,7 @@
 """Alembic operations that build and remove the wall; each renders plain SQL, offline as well."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alembic.operations import MigrateOperation, Operations
@@ -8,7 +9,15 @@ from alembic.operations import MigrateOperation, Operations
 from tenantry.alembic import statements
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.models import TenantTable
-from tenantry.rls import TableIsolation, tenant_policies
+from tenantry.rls import TableIsolation, qualified_name, tenant_policies
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationLogins:
+    """The logins that `create_tenancy_roles` admits where a revision names none."""
+
+    application: tuple[str, ...] = ()
+    maintenance: tuple[str, ...] = ()
 
 
 def migration_tenancy(operations: Operations) -> TenancyConfig:
@@ -21,46 +30,76 @@ def migration_tenancy(operations: Operations) -> TenancyConfig:
 class CreateTenancyRolesOp(MigrateOperation):
     """Creates the group roles where they are missing, and their rights in this database."""
 
-    def __init__(self, logins: Sequence[str] = ()) -> None:
-        """Take the logins that are to become members of the application role."""
-        self.logins = tuple(logins)
+    def __init__(
+        self,
+        logins: Sequence[str] | None = None,
+        *,
+        maintenance_logins: Sequence[str] | None = None,
+        schemas: Sequence[str] = (),
+    ) -> None:
+        """Take the logins that are to become members, and further schemas of tenant tables."""
+        self.logins = logins
+        self.maintenance_logins = maintenance_logins
+        self.schemas = tuple(schemas)
 
     @classmethod
-    def create_tenancy_roles(cls, operations: Operations, logins: Sequence[str] = ()) -> Any:
+    def create_tenancy_roles(
+        cls,
+        operations: Operations,
+        logins: Sequence[str] | None = None,
+        *,
+        maintenance_logins: Sequence[str] | None = None,
+        schemas: Sequence[str] = (),
+    ) -> Any:
         """Create owner, application, authenticator and maintenance role where they are missing.
 
-        The migrating role becomes a member of owner and authenticator; the version table passes to
-        the owner; PUBLIC loses CREATE on the schema, TEMPORARY on the database and EXECUTE on the
-        owner's future functions. What the migrating role may not do is told as a warning that
-        names the script for a DBA.
+        The migrating role becomes a member of the owner, the owner of the authenticator; the
+        version table passes to the owner; PUBLIC loses CREATE on the schemas, TEMPORARY on the
+        database and EXECUTE on the owner's future functions. What the migrating role may not do is
+        told as a warning that names the script for a DBA.
 
         Args:
             operations: supplied by Alembic.
-            logins: login roles of the application, made members of the application role.
+            logins: of the application, made members of its role; None for the login of
+                DATABASE_URL, where `run_migrations` runs this.
+            maintenance_logins: made members of the maintenance role; None for the login of
+                MAINTENANCE_DATABASE_URL, where `run_migrations` runs this and it is set.
+            schemas: that hold tenant tables, beside the current one; they exist already.
         """
-        return operations.invoke(cls(logins))
+        return operations.invoke(
+            cls(logins, maintenance_logins=maintenance_logins, schemas=schemas)
+        )
 
     def reverse(self) -> "ReleaseTenancyRolesOp":
         """Return the operation that undoes this one."""
-        return ReleaseTenancyRolesOp()
+        return ReleaseTenancyRolesOp(schemas=self.schemas)
 
 
 @Operations.register_operation("release_tenancy_roles")
 class ReleaseTenancyRolesOp(MigrateOperation):
     """Takes the roles' rights in this database away; the roles stay."""
 
+    def __init__(self, *, schemas: Sequence[str] = ()) -> None:
+        """Take the further schemas that `create_tenancy_roles` was given."""
+        self.schemas = tuple(schemas)
+
     @classmethod
-    def release_tenancy_roles(cls, operations: Operations) -> Any:
+    def release_tenancy_roles(cls, operations: Operations, *, schemas: Sequence[str] = ()) -> Any:
         """Give the version table back and take the group roles' rights in this database away.
 
         The roles belong to the whole server and may serve other databases, so they stay, and so do
-        their members; what PUBLIC lost is not given back.
+        their members. What PUBLIC lost, CREATE on the schemas and TEMPORARY on the database, is
+        not given back.
+
+        Args:
+            operations: supplied by Alembic.
+            schemas: as they were given to `create_tenancy_roles`.
         """
-        return operations.invoke(cls())
+        return operations.invoke(cls(schemas=schemas))
 
     def reverse(self) -> CreateTenancyRolesOp:
         """Return the operation that undoes this one."""
-        return CreateTenancyRolesOp()
+        return CreateTenancyRolesOp(schemas=self.schemas)
 
 
 @Operations.register_operation("define_tenant_settings")
@@ -236,25 +275,34 @@ class DropMaintenanceLogOp(MigrateOperation):
 
 @Operations.implementation_for(CreateTenancyRolesOp)
 def _create_tenancy_roles(operations: Operations, operation: CreateTenancyRolesOp) -> None:
-    context = operations.migration_context
+    known: MigrationLogins = operations.migration_context.opts.get("logins", MigrationLogins())
     for statement in statements.create_roles(
         migration_tenancy(operations),
-        operation.logins,
-        version_table=context.version_table,
-        version_schema=context.version_table_schema,
+        logins=known.application if operation.logins is None else operation.logins,
+        maintenance_logins=(
+            known.maintenance
+            if operation.maintenance_logins is None
+            else operation.maintenance_logins
+        ),
+        schemas=operation.schemas,
+        version_table=_version_table(operations),
     ):
         operations.execute(statement)
 
 
 @Operations.implementation_for(ReleaseTenancyRolesOp)
-def _release_tenancy_roles(operations: Operations, _operation: ReleaseTenancyRolesOp) -> None:
-    context = operations.migration_context
+def _release_tenancy_roles(operations: Operations, operation: ReleaseTenancyRolesOp) -> None:
     for statement in statements.release_roles(
         migration_tenancy(operations),
-        version_table=context.version_table,
-        version_schema=context.version_table_schema,
+        schemas=operation.schemas,
+        version_table=_version_table(operations),
     ):
         operations.execute(statement)
+
+
+def _version_table(operations: Operations) -> str:
+    context = operations.migration_context
+    return qualified_name(context.version_table, context.version_table_schema)
 
 
 @Operations.implementation_for(DefineTenantSettingsOp)
@@ -294,4 +342,4 @@ def _create_maintenance_log(operations: Operations, _operation: CreateMaintenanc
 
 @Operations.implementation_for(DropMaintenanceLogOp)
 def _drop_maintenance_log(operations: Operations, _operation: DropMaintenanceLogOp) -> None:
-    operations.execute("drop table maintenance_log")
+    operations.execute(statements.drop_maintenance_log())

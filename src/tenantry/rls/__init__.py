@@ -8,6 +8,7 @@ from tenantry.rls.policies import (
     expected_isolation,
     qualified_name,
     quote_identifier,
+    quote_literal,
     tenant_policies,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "printed_rule",
     "qualified_name",
     "quote_identifier",
+    "quote_literal",
     "read_isolation",
     "tenant_policies",
 ]

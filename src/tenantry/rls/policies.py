@@ -42,6 +42,11 @@ def quote_identifier(name: str) -> str:
     return _preparer.quote_identifier(name)
 
 
+def quote_literal(value: str) -> str:
+    """Return the text as a string constant, for a server with standard_conforming_strings."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def qualified_name(table: str, schema: str | None) -> str:
     """Return the table's quoted name, led by its schema where one is given."""
     if schema is None:
@@ -66,8 +71,7 @@ def tenant_policies(
             Policy(policy_name(table, "_tenant"), rule, rule),
             Policy(policy_name(table, "_tenant_wall"), rule, rule, permissive=False),
         )
-    role = declared.reader_role.replace("'", "''")
-    exempt = f"{rule} or current_user = '{role}'::name"
+    exempt = f"{rule} or current_user = {quote_literal(declared.reader_role)}::name"
     return (
         Policy(
             policy_name(table, "_reader"), "true", None, "select", roles=(declared.reader_role,)

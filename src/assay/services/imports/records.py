@@ -138,7 +138,7 @@ def _read_csv(lines: Lines) -> Iterator[Record]:
         elif len(values) != len(header):
             raise BrokenRowError(
                 line,
-                f"the row has {len(values)} fields and the header {len(header)}: put a field that "
+                f"the number of fields is {len(values)}, the header's is {len(header)}: put a field that "
                 "holds a comma or a line break in double quotes",
             )
         else:

@@ -285,8 +285,10 @@ def _on_after_begin(
             f"the Session is bound to {binding.tenant} and its Connection to {own}"
         )
     wanted = binding.tenant or own
-    # After a ROLLBACK TO the server is back at what was written when the transaction began.
-    if state.written != wanted or (transaction.nested and state.written_at_begin != wanted):
+    # After a ROLLBACK TO the server is back at what was written when the transaction began; the
+    # savepoint may be the Connection's own, of a Session that joined by create_savepoint.
+    savepoint = connection.in_nested_transaction()
+    if state.written != wanted or (savepoint and state.written_at_begin != wanted):
         _tell(connection, wanted)
 
 

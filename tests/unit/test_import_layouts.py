@@ -185,6 +185,13 @@ def test_field_missing_in_a_later_row_names_the_line() -> None:
         next(rows)
 
 
+@pytest.mark.parametrize("pattern", ["^yes|no$", "[[a]", "(?i)ja"])
+def test_pattern_is_stored_as_written(pattern: str) -> None:
+    """A pattern that Python reads is kept, also one that it would warn of."""
+    fields = {"prompt": "p", "expected": pattern, "metric": "regex"}
+    assert row(fields).expected == [pattern]
+
+
 def test_empty_separator_is_refused() -> None:
     """Answers cannot be told apart by nothing."""
     with pytest.raises(InvalidValueError, match="separator"):

@@ -138,8 +138,8 @@ def _read_csv(lines: Lines) -> Iterator[Record]:
         elif len(values) != len(header):
             raise BrokenRowError(
                 line,
-                f"the number of fields is {len(values)}, the header's is {len(header)}: put a field that "
-                "holds a comma or a line break in double quotes",
+                f"the number of fields is {len(values)}, the header's is {len(header)}: put a "
+                "field that holds a comma or a line break in double quotes",
             )
         else:
             yield Record(line, dict(zip(header, values, strict=True)))

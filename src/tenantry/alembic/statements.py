@@ -78,7 +78,8 @@ def release_roles(
         begin
           for role, schema in
             select r.rolname, s.name
-            from pg_catalog.pg_roles r, pg_catalog.unnest({_with_current(schemas)}) as s (name)
+            from pg_catalog.pg_roles as r
+            cross join pg_catalog.unnest({_with_current(schemas)}) as s (name)
             where r.rolname = any ({_array(_roles(config))})
           loop
             execute pg_catalog.format('revoke all on schema %I from %I', schema, role);

@@ -4,14 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Table
-from sqlalchemy.dialects.postgresql import dialect as postgresql_dialect
 
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.models import TenantTable, current_tenant, tenant_table
 
 Command = Literal["all", "select", "insert", "update", "delete"]
-
-_preparer = postgresql_dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class TableIsolation:
 
 def quote_identifier(name: str) -> str:
     """Return the name in double quotes, whatever it holds."""
-    return _preparer.quote_identifier(name)
+    return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(value: str) -> str:

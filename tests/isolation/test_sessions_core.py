@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.orm import Session
+from tests.fixtures import session_checks
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
     WALLS,
@@ -56,18 +57,7 @@ def engine(world: World, wall: Wall) -> Iterator[Engine]:
 
 def test_one_checkout_serves_tenants_in_turn(engine: Engine) -> None:
     """Several transactions of one Connection, each for another tenant, see one tenant each."""
-    with engine.connect() as connection:
-        for letter, tenant in LETTERS:
-            set_tenant(connection, tenant)
-            assert seen(connection) == names_of(letter)
-            assert seen(connection) == names_of(letter)
-            connection.commit()
-        for letter, tenant in LETTERS:
-            set_tenant(connection, tenant)
-            assert seen(connection) == names_of(letter)
-            connection.rollback()
-        clear_tenant(connection)
-        assert seen(connection) == set()
+    session_checks.check_transactions_in_turn(engine)
 
 
 def test_explicit_begin_runs_for_the_bound_tenant(engine: Engine) -> None:

@@ -1,0 +1,181 @@
+"""Each part of the layer taken away lets an attack through: its tests can fail."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from tests.fixtures import session_checks
+from tests.fixtures.worlds import Wall, World, new_world, tear_down_wall
+
+from tenantry import UnfilterableStatementError, database, filters, sessions
+from tenantry.database import TENANCY_OPTION, Tenancy
+from tenantry.testing import Server
+
+DATABASE = Wall("database", "session")
+LOCAL = Wall("database", "transaction")
+FILTERS = Wall("filters", "session")
+
+
+@pytest.fixture(scope="module")
+def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
+    """Return the rows that the tests of this module read."""
+    with new_world(tenantry_server, tenantry_template) as world:
+        yield world
+
+
+def layer(engine: Engine) -> Tenancy:
+    """Return the layer whose handlers the engine calls."""
+    tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
+    return tenancy
+
+
+def holds(world: World, wall: Wall, check: Callable[[Engine], None]) -> None:
+    """Run the check on a whole layer, where it must pass."""
+    with world.engine(wall) as engine:
+        check(engine)
+
+
+def test_without_the_reset_a_raw_connection_leaks(world: World) -> None:
+    """The handler that clears a returning connection is what keeps raw connections apart."""
+    holds(world, DATABASE, session_checks.check_raw_connection_sees_nothing)
+    with world.engine(DATABASE) as engine:
+        event.remove(engine, "reset", layer(engine).on_reset)
+        with pytest.raises(AssertionError):
+            session_checks.check_raw_connection_sees_nothing(engine)
+
+
+def test_without_the_write_at_begin_tampering_is_inherited(world: World) -> None:
+    """Writing the tenant, or none, at each begin is what a setting left behind meets."""
+    holds(world, DATABASE, session_checks.check_tampering_is_not_inherited)
+    with world.engine(DATABASE) as engine:
+        event.remove(engine, "begin", layer(engine).on_begin)
+        with pytest.raises(AssertionError):
+            session_checks.check_tampering_is_not_inherited(engine)
+
+
+@pytest.mark.parametrize(
+    ("wall", "check"),
+    [
+        (LOCAL, session_checks.check_leak_sequence),
+        (LOCAL, session_checks.check_transactions_in_turn),
+        (DATABASE, session_checks.check_transactions_in_turn),
+    ],
+)
+def test_without_the_write_at_begin_tenants_are_lost(
+    world: World, wall: Wall, check: Callable[[Engine], None]
+) -> None:
+    """A tenant that is not written again at each begin does not outlast the transaction."""
+    holds(world, wall, check)
+    with world.engine(wall) as engine:
+        event.remove(engine, "begin", layer(engine).on_begin)
+        with pytest.raises(AssertionError):
+            check(engine)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [session_checks.check_leak_sequence, session_checks.check_next_user_sees_nothing],
+)
+def test_without_both_the_next_user_reads_the_last_tenant(
+    world: World, check: Callable[[Engine], None]
+) -> None:
+    """With neither reset nor write at begin the pool hands A's setting to whoever is next."""
+    holds(world, DATABASE, check)
+    with world.engine(DATABASE) as engine:
+        event.remove(engine, "reset", layer(engine).on_reset)
+        event.remove(engine, "begin", layer(engine).on_begin)
+        with pytest.raises(AssertionError):
+            check(engine)
+
+
+def test_without_the_sessions_handler_a_joined_transaction_is_not_refused(world: World) -> None:
+    """What a Session does after its begin is what notices a Connection of another tenant."""
+    holds(world, DATABASE, session_checks.check_open_transaction_of_another_is_refused)
+    handler = sessions._on_after_begin
+    event.remove(Session, "after_begin", handler)
+    try:
+        with world.engine(DATABASE) as engine, pytest.raises(pytest.fail.Exception):
+            session_checks.check_open_transaction_of_another_is_refused(engine)
+    finally:
+        event.listen(Session, "after_begin", handler)
+
+
+def test_without_the_sessions_handler_a_late_tenant_comes_too_late(world: World) -> None:
+    """The same handler is what lets `set_tenant` reach a transaction that is open."""
+    holds(world, DATABASE, session_checks.check_late_tenant_counts_at_once)
+    handler = sessions._on_after_begin
+    event.remove(Session, "after_begin", handler)
+    try:
+        with world.engine(DATABASE) as engine, pytest.raises(AssertionError):
+            session_checks.check_late_tenant_counts_at_once(engine)
+    finally:
+        event.listen(Session, "after_begin", handler)
+
+
+def test_without_the_sessions_handlers_a_switch_is_not_refused(world: World) -> None:
+    """A Session that forgets its Connections lets itself be switched in mid-transaction."""
+    holds(world, DATABASE, session_checks.check_switch_in_transaction_is_refused)
+    handler = sessions._on_after_begin
+    event.remove(Session, "after_begin", handler)
+    try:
+        with world.engine(DATABASE) as engine, pytest.raises(pytest.fail.Exception):
+            session_checks.check_switch_in_transaction_is_refused(engine)
+    finally:
+        event.listen(Session, "after_begin", handler)
+
+
+def test_without_the_filter_on_reads_tenants_are_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where filters are the only wall, the rendered sub-query is what confines a SELECT."""
+    holds(world, FILTERS, session_checks.check_orm_reads_are_confined)
+    monkeypatch.setattr(filters.FilteringCompiler, "visit_table", SQLCompiler.visit_table)
+    with world.engine(FILTERS) as engine, pytest.raises(AssertionError):
+        session_checks.check_orm_reads_are_confined(engine)
+
+
+@pytest.mark.parametrize("visit", ["visit_update", "visit_delete", "visit_insert"])
+def test_without_the_filter_on_writes_tenants_are_written(
+    world: World, monkeypatch: pytest.MonkeyPatch, visit: str
+) -> None:
+    """Where filters are the only wall, each command needs its own."""
+    holds(world, FILTERS, session_checks.check_orm_writes_are_confined)
+    monkeypatch.setattr(filters.FilteringCompiler, visit, getattr(SQLCompiler, visit))
+    with world.engine(FILTERS) as engine, pytest.raises(AssertionError):
+        session_checks.check_orm_writes_are_confined(engine)
+
+
+def test_without_the_gate_a_row_is_planted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where filters are the only wall, what is not proven to be confined must not run."""
+    monkeypatch.setattr(database, "check_statement", lambda *_: None)
+    with world.engine(FILTERS) as engine, pytest.raises(AssertionError):
+        session_checks.check_orm_writes_are_confined(engine)
+
+
+def test_with_filters_off_and_no_wall_nothing_is_hidden(world: World) -> None:
+    """Filters that are off are noticed: the statements are refused, not run unfiltered."""
+    with world.engine(FILTERS) as engine:
+        layer(engine).filtering.active = False
+        with pytest.raises(UnfilterableStatementError):
+            session_checks.check_orm_reads_are_confined(engine)
+
+
+def test_without_the_databases_wall_the_reads_leak(
+    tenantry_server: Server, tenantry_template: str
+) -> None:
+    """With row security disabled under an engine that trusts it, the checks fail."""
+    with new_world(tenantry_server, tenantry_template) as world, world.engine(DATABASE) as engine:
+        session_checks.check_orm_reads_are_confined(engine)
+        tear_down_wall(world.walled)
+        for check in (
+            session_checks.check_orm_reads_are_confined,
+            session_checks.check_orm_writes_are_confined,
+            session_checks.check_leak_sequence,
+            session_checks.check_next_user_sees_nothing,
+            session_checks.check_raw_connection_sees_nothing,
+            session_checks.check_tampering_is_not_inherited,
+        ):
+            with pytest.raises(AssertionError):
+                check(engine)

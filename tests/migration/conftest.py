@@ -145,8 +145,10 @@ def dump() -> Dump:
             text=True,
             check=True,
         ).stdout
-        # Newer versions put a random key around the script.
-        schema = re.sub(r"^\\(un)?restrict .*\n", "", dumped, flags=re.MULTILINE)
+        # Newer versions put a random key around the script; grants come in the order of making.
+        lines = re.sub(r"^\\(un)?restrict .*\n", "", dumped, flags=re.MULTILINE).splitlines()
+        lines.sort(key=lambda line: line if line.startswith("GRANT ") else "")
+        schema = "\n".join(lines)
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             cursor.execute(_OF_THE_DATABASE)
             return f"{schema}\n{cursor.fetchall()}"

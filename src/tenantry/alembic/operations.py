@@ -207,6 +207,10 @@ class IsolateTableOp(MigrateOperation):
             self.table_name, column=self.column, reader_role=self.reader_role, schema=self.schema
         )
 
+    def to_diff_tuple(self) -> tuple[str | None, ...]:
+        """Return what `alembic check` prints."""
+        return ("isolate_table", self.schema, self.table_name)
+
     def to_isolation(self, config: TenancyConfig) -> TableIsolation:
         """Return the row security that the table gets."""
         declared = TenantTable(self.column or config.tenant_column, self.reader_role)
@@ -237,6 +241,10 @@ class ExposeTableOp(IsolateTableOp):
         return operations.invoke(
             cls(table_name, column=column, reader_role=reader_role, schema=schema)
         )
+
+    def to_diff_tuple(self) -> tuple[str | None, ...]:
+        """Return what `alembic check` prints."""
+        return ("expose_table", self.schema, self.table_name)
 
     def reverse(self) -> IsolateTableOp:  # type: ignore[override]
         """Return the operation that undoes this one."""

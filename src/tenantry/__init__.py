@@ -33,7 +33,14 @@ from tenantry.models import (
     tenant_reference,
 )
 from tenantry.probe import Isolation
-from tenantry.sessions import SessionLocal, clear_tenant, get_tenant, set_tenant, tenant_scope
+from tenantry.sessions import (
+    SessionLocal,
+    clear_tenant,
+    default_sessions,
+    get_tenant,
+    set_tenant,
+    tenant_scope,
+)
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -61,6 +68,7 @@ __all__ = [
     "create_tenant_engine",
     "current_tenant",
     "default_engine",
+    "default_sessions",
     "get_tenant",
     "maintenance_session",
     "protect_engine",

@@ -3,7 +3,7 @@
 import functools
 import logging
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, MetaData
 
 from tenantry.config import Settings
 from tenantry.database import create_tenant_engine
@@ -14,18 +14,26 @@ logger = logging.getLogger("tenantry")
 
 
 @functools.cache
-def default_engine() -> Engine:
+def default_engine(metadata: MetaData | None = None) -> Engine:
     """Return the process's engine for the application role, as the environment describes it.
 
     `DATABASE_URL`, `TENANTRY_MODE` and `TENANTRY_SCOPE`; without a URL the embedded server, which
-    is started if need be, said in one log line.
+    is started if need be, said in one log line. One engine for each metadata.
+
+    Args:
+        metadata: of the models, as for `create_tenant_engine`.
 
     Raises:
         ConfigurationError: the environment cannot be used.
         EmbeddedServerError: the embedded server could not be started.
     """
     settings = Settings.from_environment()
-    return create_tenant_engine(application_url(settings), mode=settings.mode, scope=settings.scope)
+    return create_tenant_engine(
+        application_url(settings),
+        mode=settings.mode,
+        scope=settings.scope,
+        metadata=metadata,
+    )
 
 
 def application_url(settings: Settings) -> URL:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, Engine, Executable, Table, event
+from sqlalchemy import Connection, Engine, Executable, MetaData, Table, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import (
     Mapper,
@@ -129,13 +129,25 @@ def get_tenant(target: Target) -> Tenant | None:
 class _DefaultSessions(sessionmaker[Session]):
     """Makes Sessions on the environment's engine, which is created with the first of them."""
 
+    def __init__(self, metadata: MetaData | None) -> None:
+        super().__init__()
+        self.metadata = metadata
+
     def __call__(self, **local_kw: Any) -> Session:
         if self.kw.get("bind") is None and "bind" not in local_kw and "binds" not in self.kw:
-            local_kw["bind"] = default_engine()
+            local_kw["bind"] = default_engine(self.metadata)
         return super().__call__(**local_kw)
 
 
-SessionLocal: Final[sessionmaker[Session]] = _DefaultSessions()
+def default_sessions(metadata: MetaData | None = None) -> sessionmaker[Session]:
+    """Return what makes Sessions on `default_engine(metadata)`, created with the first of them.
+
+    `configure(bind=engine)` on it chooses another engine.
+    """
+    return _DefaultSessions(metadata)
+
+
+SessionLocal: Final = default_sessions()
 """Makes Sessions on `default_engine()`; `SessionLocal.configure(bind=engine)` chooses another."""
 
 
@@ -270,7 +282,7 @@ def _check_owner(instance: object, tenant: Tenant | None, config: TenancyConfig)
 
 @event.listens_for(Session, "after_begin")
 def _on_after_begin(
-    session: Session, transaction: SessionTransaction, connection: Connection
+    session: Session, _transaction: SessionTransaction, connection: Connection
 ) -> None:
     """Write the Session's tenant where the connection's own begin could not know it."""
     if TENANCY_OPTION not in connection.get_execution_options():

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Callable
 
 import pytest
@@ -97,11 +98,10 @@ def test_downgrade_script_leaves_the_database_as_it_was(
 def test_models_and_migrations_build_the_same_database(
     empty_database: Database,
     fresh_database: Database,
-    alembic_config: Configure,
+    config: Config,
     dump: Dump,
 ) -> None:
     """Tables created from the models and walled off from their metadata equal the revisions'."""
-    config = alembic_config(empty_database.owner_url, empty_database.app_url)
     command.upgrade(config, "20261122_settings")
     engine = create_engine(empty_database.owner_url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -115,11 +115,19 @@ def test_models_and_migrations_build_the_same_database(
                 table.name, column=declared.column, reader_role=declared.reader_role
             )
             operations.invoke(operation)
-    from_models = dump(empty_database)
-    command.downgrade(
-        alembic_config(fresh_database.owner_url, fresh_database.app_url), "20261122_policies"
+    tables = [f"--table={table.name}" for table in Base.metadata.sorted_tables]
+    assert in_any_order(dump(empty_database, *tables)) == in_any_order(
+        dump(fresh_database, *tables)
     )
-    assert from_models == dump(fresh_database)
+
+
+def in_any_order(schema: str) -> str:
+    """Sort the columns of each table: a later revision can only add one at the end."""
+
+    def columns_sorted(table: re.Match[str]) -> str:
+        return "\n".join(sorted(line.rstrip(",") for line in table[0].splitlines()))
+
+    return re.sub(r"^CREATE TABLE .*?^\);$", columns_sorted, schema, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_models_and_migrations_do_not_drift(

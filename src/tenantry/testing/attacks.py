@@ -41,6 +41,7 @@ Command = Literal[
     "update everything",
     "delete",
     "move own row away",
+    "move everything away",
     "take a row over",
     "refer",
     "probe keys",
@@ -56,6 +57,9 @@ Verdict = Literal["stopped", "got through", "inconclusive"]
 _DENIED: Final = "42501"
 # unique_violation and exclusion_violation: the value is there already.
 _TELLING: Final = {"23505", "23P01"}
+# What the same values get when no row has them: a row written, a denial, a reference to nothing,
+# object_not_in_prerequisite_state for ON CONFLICT beside a deferrable key.
+_SILENT: Final = {None, _DENIED, "23503", "55000"}
 _REFUSALS: Final = {
     error.__name__
     for error in (
@@ -184,6 +188,10 @@ class Attack:
                 return hand.remove(target, victim)
             case "move own row away":
                 return hand.alter(target, own, victim, (target.tenant,))
+            case "move everything away":
+                # Without a condition, since one would have the new row checked as a row to be read.
+                moved = relation.assigned(victim, (target.tenant,))
+                return hand.execute(update(relation.entity).values(moved))
             case "take a row over":
                 return hand.alter(target, victim, own, (target.tenant,))
             case "copy in" if isinstance(hand, DriverHand):
@@ -229,18 +237,23 @@ class Attack:
         else:
             perform, present, absent = self._probe, target.planted(), target.absent
         missing = absent(arena.tenant_tables)
-        answer = self._try(arena, lambda hand: perform(hand, target, present))
-        control = None
-        if missing is not None:
-            control = self._try(arena, lambda hand: perform(hand, target, missing))
+
+        def attempt(hand: Hand, row: Row) -> Answer:
+            answer = perform(hand, target, row)
+            if target.deferrable:
+                hand.settle()
+            return answer
+
+        answer = self._try(arena, lambda hand: attempt(hand, present))
+        control = None if missing is None else self._try(arena, lambda hand: attempt(hand, missing))
         told = _shown(answer)
         if answer.refusal is not None:
             return self._judge_error(answer)
         if self.command == "refer" and answer.count:
             return "got through", "the victim's row is referred to"
-        if answer.sqlstate not in {None, _DENIED, "23503", *_TELLING}:
+        if answer.sqlstate not in _SILENT | _TELLING:
             return "inconclusive", told
-        if control is not None and control.sqlstate in {None, _DENIED, "23503"}:
+        if control is not None and control.sqlstate in _SILENT and control.value != "nothing":
             if answer.observable == control.observable:
                 return "stopped", f"{told}; the same for an absent value"
             return "got through", f"{told}; for an absent value: {_shown(control)}"

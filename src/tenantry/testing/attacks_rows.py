@@ -1,5 +1,6 @@
 """What attacks start from: a row of each side in every tenant table, and the victim's digest."""
 
+import re
 import secrets
 import uuid
 from collections.abc import Iterator, Mapping
@@ -40,8 +41,10 @@ where a.attrelid = cast(:relation as regclass) and a.attnum > 0 and not a.attisd
 """)
 
 # Columns of an index over expressions, and of a partial one, are no target for ON CONFLICT.
+# ON CONFLICT takes neither an exclusion constraint nor a deferrable one by name.
 _KEYS = text("""
-select i.relname, c.conname,
+select i.relname,
+  case when x.indimmediate and not x.indisexclusion then c.conname end,
   case when x.indexprs is null and x.indpred is null then
     array(select a.attname from unnest(x.indkey::int[]) with ordinality as k(attnum, position)
           join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum
@@ -50,10 +53,16 @@ select i.relname, c.conname,
 from pg_catalog.pg_index x
 join pg_catalog.pg_class i on i.oid = x.indexrelid
 left join pg_catalog.pg_constraint c on c.conindid = x.indexrelid and c.contype in ('p', 'u')
-where x.indrelid = cast(:relation as regclass) and x.indisunique
+where x.indrelid = cast(:relation as regclass) and (x.indisunique or x.indisexclusion)
 order by i.relname
 """)
 
+_DEFERRABLE = text("""
+select exists (select from pg_catalog.pg_constraint c
+               where c.conrelid = cast(:relation as regclass) and c.condeferrable)
+""")
+
+_LENGTH: Final = re.compile(r"\((\d+)\)")
 _INTEGERS: Final = {"smallint": 2**14, "integer": 2**30, "bigint": 2**62}
 
 
@@ -74,7 +83,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A unique index of the database, whatever the models say of it."""
+    """A unique or exclusion index of the database, whatever the models say of it.
+
+    Attributes:
+        name: of the index.
+        constraint: what ON CONFLICT calls it; None if it does not take it by name.
+        columns: by their keys; none where it is over expressions, or partial.
+    """
 
     name: str
     constraint: str | None
@@ -90,6 +105,7 @@ class Target:
         tenant: key of the column that holds the tenant.
         types: PostgreSQL's name of each column's type, by column key.
         keys: its unique indexes.
+        deferrable: whether a constraint of it may be checked at the end of the transaction.
         own: a row of the attacker's.
         own_count: how many rows the attacker has.
         victim: a row of the victim's.
@@ -99,6 +115,7 @@ class Target:
     tenant: str
     types: Mapping[str, str]
     keys: tuple[Key, ...]
+    deferrable: bool
     own: Row
     own_count: int
     victim: Row
@@ -124,7 +141,9 @@ class Target:
         """Return the foreign keys that name more than the tenant, by name or else by columns."""
         return {
             str(key.name or ",".join(key.column_keys)): key
-            for key in sorted(self.table.foreign_key_constraints, key=lambda key: key.column_keys)
+            for key in sorted(
+                self.table.foreign_key_constraints, key=lambda key: tuple(key.column_keys)
+            )
             if set(key.column_keys) != {self.tenant}
         }
 
@@ -191,7 +210,9 @@ def another(value: Any, type_name: str) -> Any:
         return secrets.token_bytes(len(value) or 8)
     if type(value) is str:
         # At the end, where it spoils neither a URL nor an address.
-        return f"{value}{secrets.token_hex(8)}"
+        length = _LENGTH.search(type_name)
+        kept = value if length is None else value[: max(0, int(length[1]) - 16)]
+        return f"{kept}{secrets.token_hex(8)}"
     return None
 
 
@@ -249,6 +270,7 @@ class Observer:
                         Key(index, constraint, tuple(by_name.get(c, c) for c in columns))
                         for index, constraint, columns in connection.execute(_KEYS, relation)
                     ),
+                    deferrable=connection.execute(_DEFERRABLE, relation).scalar_one(),
                     own=own[name][0],
                     own_count=own[name][1],
                     victim=foreign[name][0],

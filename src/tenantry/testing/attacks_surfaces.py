@@ -31,6 +31,7 @@ from tenantry.testing.attacks_rows import Row, Target
 Surface = Literal["orm", "core", "text", "psycopg2"]
 Bind = Callable[[Session | Connection, TenantId], object]
 
+_SETTLE: Final = "set constraints all immediate"
 _PLACEHOLDER: Final = re.compile(r"%%|%\((\w+)\)s|:")
 
 
@@ -97,6 +98,10 @@ class Hand(ABC):
         """Give the connection back to its pool."""
 
     @abstractmethod
+    def settle(self) -> None:
+        """Check the constraints that would wait for the end of the transaction."""
+
+    @abstractmethod
     def execute(self, statement: Any) -> Answer:
         """Execute a statement made of this surface's relations."""
 
@@ -153,6 +158,10 @@ class SessionHand(Hand):
     def close(self) -> None:
         """Close the Session."""
         self._session.close()
+
+    def settle(self) -> None:
+        """Check deferred constraints."""
+        self._session.execute(text(_SETTLE))
 
     def execute(self, statement: Any) -> Answer:
         """Execute an ORM statement."""
@@ -229,6 +238,10 @@ class ConnectionHand(Hand):
         """Close the Connection."""
         self._connection.close()
 
+    def settle(self) -> None:
+        """Check deferred constraints."""
+        self._connection.execute(text(_SETTLE))
+
     def execute(self, statement: Any) -> Answer:
         """Execute a Core statement."""
         return _answer(self._connection.execute(statement), lambda row: str(row[0]))
@@ -293,6 +306,11 @@ class DriverHand(Hand):
     def close(self) -> None:
         """Give the connection back to the pool."""
         self._pooled.close()
+
+    def settle(self) -> None:
+        """Check deferred constraints."""
+        with self._driver.cursor() as cursor:
+            cursor.execute(_SETTLE)
 
     def execute(self, statement: Any) -> Answer:
         """Execute the statement as a string."""

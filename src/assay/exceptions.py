@@ -48,3 +48,32 @@ class BrokenRowError(AssayError):
 
 class ConnectionLostError(AssayError):
     """The connection to the database broke in the middle of the work."""
+
+
+class EndpointError(AssayError):
+    """The application under test could not be asked, or did not answer as agreed.
+
+    Attributes:
+        received: what it did answer, as far as it was read.
+    """
+
+    def __init__(self, message: str, *, received: str | None = None) -> None:
+        """Keep what was received for the result."""
+        super().__init__(message)
+        self.received = received
+
+
+class RefusedEndpointError(EndpointError):
+    """The endpoint's URL or address is one that Assay does not call."""
+
+
+class JudgingError(AssayError):
+    """An answer cannot be judged: what the test expects cannot be compared with anything."""
+
+
+class UnknownConfigurationError(AssayError, LookupError):
+    """The organization has no test configuration of this id."""
+
+
+class UnknownRunError(AssayError, LookupError):
+    """The organization has no test run of this id."""

@@ -71,7 +71,10 @@ class TestConfiguration(TenantMixin, Timestamped, Base):
 
 
 class TestRun(TenantMixin, Timestamped, Base):
-    """One execution of a configuration, created once for each task id."""
+    """One execution of a configuration, created once for each task id.
+
+    `error` says why a run failed or was cancelled where its results do not.
+    """
 
     __tablename__ = "test_runs"
     __table_args__ = (
@@ -92,6 +95,7 @@ class TestRun(TenantMixin, Timestamped, Base):
     )
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    error: Mapped[str | None] = mapped_column(Text)
 
     test_configuration: Mapped[TestConfiguration | None] = relationship(viewonly=True)
     results: Mapped[list["TestResult"]] = relationship(viewonly=True)

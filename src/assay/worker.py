@@ -1,0 +1,86 @@
+"""The Celery application: what publishes Assay's tasks, and what `celery -A assay.worker` runs.
+
+A module with tasks imports `app` from here, so that nobody can publish one with an application
+that is not configured.
+"""
+
+import hashlib
+import os
+from typing import Any
+
+from celery import Celery
+from kombu.transport import sqlalchemy
+
+import tenantry
+from assay.config import Settings
+from assay.database import SessionLocal
+from tenantry.celery import install_tenancy
+from tenantry.environment import application_url, migration_url
+
+app = Celery("assay", set_as_current=True)
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    broker = os.environ.get("BROKER_URL") or _queue_url()
+    return {
+        "broker_url": broker,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": _transport_options(broker, settings),
+        "result_backend": os.environ.get("RESULT_BACKEND_URL") or None,
+        "result_expires": 24 * 60 * 60,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": True,
+        "task_time_limit": settings.task_time_limit,
+        "task_soft_time_limit": settings.task_time_limit * 0.95,
+        "worker_concurrency": 8,
+        "worker_prefetch_multiplier": 4,
+        "worker_max_tasks_per_child": 1000,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "beat_schedule": {},
+    }
+
+
+# The class's own value: as an option of the transport it would be passed on to create_engine().
+sqlalchemy.Transport.polling_interval = 0.1
+
+
+def _transport_options(broker: str, settings: Settings) -> dict[str, Any]:
+    if broker.startswith("sqla+"):
+        return {"pool_pre_ping": True}
+    if broker.startswith(("redis", "sentinel")):
+        # Sooner than this Redis would hand a task out a second time while it is still running.
+        return {"visibility_timeout": 2 * settings.task_time_limit}
+    return {}
+
+
+def _queue_url() -> str:
+    url = migration_url(tenantry.Settings.from_environment())
+    return f"sqla+{url.render_as_string(hide_password=False)}"
+
+
+def _task_key() -> str:
+    """Return the key that seals messages.
+
+    Without one of its own it is made from the application's password: who knows that can act for
+    every tenant anyway. Not in production, where a broker's operator should not depend on it.
+    """
+    key = os.environ.get("TENANTRY_TASK_KEY", "").strip()
+    found = tenantry.Settings.from_environment()
+    if key or found.environment == "production":
+        return key
+    password = application_url(found).password
+    return key if password is None else hashlib.sha256(f"tenantry:{password}".encode()).hexdigest()
+
+
+settings = Settings.from_environment()
+app.conf.update(_configuration(settings))
+install_tenancy(app, key=_task_key(), sessions=SessionLocal)
+app.autodiscover_tasks(["assay"], force=True)

@@ -63,6 +63,8 @@ def test_isolate_table_enables_forces_and_grants_the_crud_commands_alone(script:
     script.op.isolate_table("tests")
     rule = f'"organization_id" = {RULE}'
     assert script.text == dedent(f"""\
+        alter table "tests" owner to "tenantry_owner";
+
         alter table "tests" enable row level security;
 
         alter table "tests" force row level security;
@@ -91,7 +93,7 @@ def test_isolate_table_lets_a_reader_role_through_both_policies(script: Script) 
     """The one exception to the wall is a SELECT policy and a term in the wall's USING, no more."""
     script.op.isolate_table("api_tokens", reader_role="tenantry_authenticator")
     rule = f'"organization_id" = {RULE}'
-    assert script.statements[2:5] == [
+    assert script.statements[3:6] == [
         'create policy "api_tokens_reader" on "api_tokens" as permissive for select '
         'to "tenantry_authenticator" using (true)',
         'create policy "api_tokens_tenant" on "api_tokens" as permissive for all to public '
@@ -105,8 +107,8 @@ def test_isolate_table_lets_a_reader_role_through_both_policies(script: Script) 
 def test_isolate_table_names_schema_and_column(script: Script) -> None:
     """A table in another schema is qualified, and the root table compares its own id."""
     script.op.isolate_table("organizations", column="id", schema="shop")
-    assert script.statements[0] == 'alter table "shop"."organizations" enable row level security'
-    assert f'using ("id" = {RULE}) with check ("id" = {RULE})' in script.statements[2]
+    assert script.statements[1] == 'alter table "shop"."organizations" enable row level security'
+    assert f'using ("id" = {RULE}) with check ("id" = {RULE})' in script.statements[3]
 
 
 def test_expose_table_undoes_isolate_table_grants_first(script: Script) -> None:

@@ -114,8 +114,9 @@ def assume_role(role: str | None) -> DDL:
 
 def isolate_table(isolation: TableIsolation, config: TenancyConfig) -> Iterator[DDL]:
     """Yield the statements that wall a table off and grant the CRUD commands on it alone."""
-    yield from map(_statement, create_isolation(isolation))
     table = qualified_name(isolation.table, isolation.schema)
+    yield _statement(f"alter table {table} owner to {quote_identifier(config.owner_role)}")
+    yield from map(_statement, create_isolation(isolation))
     app = quote_identifier(config.app_role)
     yield _statement(f"revoke all on table {table} from public, {app}")
     yield _statement(f"grant {_CRUD} on table {table} to {app}")

@@ -2,12 +2,14 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psycopg2
 import pytest
@@ -17,6 +19,7 @@ from tenantry.config import libpq_url
 from tenantry.embedded import EmbeddedServer
 from tenantry.embedded.binaries import find_binaries
 from tenantry.testing import Database
+from tenantry.testing.administration import connected
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,10 +170,62 @@ select
 """
 
 
+@dataclass(frozen=True)
+class Site:
+    """A database on a server that knows no role of ours, as somebody's own server does not."""
+
+    superuser: URL
+    execute: Execute
+
+    def login(self, name: str, attributes: str = "") -> URL:
+        """Create a login and return its URL."""
+        password = secrets.token_urlsafe(12)
+        self.execute(self.superuser, f"create role {name} login password '{password}' {attributes}")
+        return self.superuser.set(username=name, password=password)
+
+    def owner(self, name: str, attributes: str = "") -> URL:
+        """Create a login that owns the database."""
+        url = self.login(name, attributes)
+        self.execute(self.superuser, f"alter database {url.database} owner to {name}")
+        return url
+
+
 @pytest.fixture(scope="package")
 def bare_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """Return a server of the package's own, on which roles may come and go."""
+    """Return a server of these tests' own, on which roles come and go."""
     server = EmbeddedServer(tmp_path_factory.mktemp("bare"), durable=False)
     server.start()
-    yield server
-    server.reset()
+    try:
+        with connected(server.url("superuser", "postgres")) as cursor:
+            cursor.execute("drop database tenantry")
+            _drop_roles(cursor)
+        yield server
+    finally:
+        server.reset()
+
+
+@pytest.fixture
+def site(bare_server: EmbeddedServer, execute: Execute) -> Iterator[Site]:
+    """Return an untouched database; it and the roles made meanwhile are gone afterwards."""
+    name = f"site_{secrets.token_hex(4)}"
+    with connected(bare_server.url("superuser", "postgres")) as cursor:
+        cursor.execute(f"create database {name} template template0")
+        yield Site(bare_server.url("superuser", name), execute)
+        cursor.execute(
+            "select datname from pg_database where datname not in ('postgres', 'template0',"
+            " 'template1')"
+        )
+        for (database,) in cursor.fetchall():
+            cursor.execute(f"drop database {database} with (force)")
+        _drop_roles(cursor)
+
+
+def _drop_roles(cursor: Any) -> None:
+    cursor.execute(
+        "select string_agg(quote_ident(rolname), ', ') from pg_roles"
+        " where rolname not like 'pg\\_%' and rolname <> current_user"
+    )
+    ((roles,),) = cursor.fetchall()
+    if roles:
+        cursor.execute(f"drop owned by {roles}")
+        cursor.execute(f"drop role {roles}")

@@ -86,16 +86,22 @@ def run_alembic(start_alembic: StartAlembic) -> RunAlembic:
 
 
 def _environment(variables: dict[str, URL | str]) -> dict[str, str]:
-    ours = {"DATABASE_URL", "MIGRATION_DATABASE_URL", "MAINTENANCE_DATABASE_URL"}
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ours | {"TENANTRY_ENV", "TENANTRY_HOME"}
-    }
-    return inherited | {
+    # Empty is unset, and wins over a developer's .env.
+    unset = dict.fromkeys(
+        (
+            "DATABASE_URL",
+            "MIGRATION_DATABASE_URL",
+            "MAINTENANCE_DATABASE_URL",
+            "TENANTRY_ENV",
+            "TENANTRY_HOME",
+        ),
+        "",
+    )
+    given = {
         name: value.render_as_string(hide_password=False) if isinstance(value, URL) else value
         for name, value in variables.items()
     }
+    return os.environ | unset | given
 
 
 @pytest.fixture(scope="session")

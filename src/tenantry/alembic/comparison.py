@@ -5,7 +5,7 @@ from typing import Any
 
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import AlterColumnOp, UpgradeOps
+from alembic.operations.ops import AlterColumnOp, DropTableOp, UpgradeOps
 from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy import Column, DefaultClause, MetaData, String, Table, func, select
 from sqlalchemy.engine import Connection
@@ -22,8 +22,9 @@ def compare_isolation(
 ) -> None:
     """Add an operation for each tenant table of the models that the database does not wall off.
 
-    What is left of an older wall is taken down first, in the same revision, and so built up again
-    by a downgrade. Further policies are left alone: the wall contains them.
+    What is left of an older wall is taken down first, in the same revision, and so is the wall of
+    a table that is dropped: a downgrade then builds it up again. Further policies are left alone:
+    the wall contains them.
     """
     connection = context.connection
     metadata = context.metadata
@@ -43,6 +44,15 @@ def compare_isolation(
             if found is not None and (found.enabled or found.forced or found.policies):
                 upgrade_ops.ops.append(operation.reverse())
             upgrade_ops.ops.append(operation)
+    for dropped in [op for op in upgrade_ops.ops if isinstance(op, DropTableOp)]:
+        table = dropped.to_table()
+        declared, expected = tenant_table(table, config), expected_isolation(table, config)
+        found = actual[table.schema].get(table.name)
+        if declared is None or expected is None or found is None:
+            continue
+        if _walled(found, as_printed(expected, _quoted(connection, declared.column), config)):
+            exposure = _operation(table, declared, config).reverse()
+            upgrade_ops.ops.insert(upgrade_ops.ops.index(dropped), exposure)
 
 
 @comparators.dispatch_for(

@@ -186,9 +186,10 @@ class IsolateTableOp(MigrateOperation):
     ) -> Any:
         """Enable and force row security, create the policy and the wall, grant the CRUD commands.
 
-        The table passes to the owner role, if another one that migrates created it. PUBLIC holds nothing on the table afterwards, the application and the maintenance role hold
-        SELECT, INSERT, UPDATE and DELETE; not TRUNCATE, REFERENCES or TRIGGER, which row security
-        does not cover.
+        The table passes to the owner role, if another one that migrates created it. PUBLIC holds
+        nothing on the table afterwards, the application and the maintenance role hold SELECT,
+        INSERT, UPDATE and DELETE; not TRUNCATE, REFERENCES or TRIGGER, which row security does not
+        cover.
 
         Args:
             operations: supplied by Alembic.

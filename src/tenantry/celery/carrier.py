@@ -65,7 +65,10 @@ class Carrier:
             )
         organization, user, seal = (header.get(k) for k in ("organization_id", "user_id", "seal"))
         expected = self._seal(task_id, task, organization, user, body)
-        if not isinstance(seal, str) or not hmac.compare_digest(expected, seal):
+        # As bytes: two texts are only compared where both are ASCII.
+        if not isinstance(seal, str) or not hmac.compare_digest(
+            expected.encode(), seal.encode(errors="replace")
+        ):
             raise RefusedMessageError(
                 f"message {task_id} for {task!r} has a tenant header whose seal is wrong: it was "
                 "altered, or published with another TENANTRY_TASK_KEY"
@@ -83,6 +86,8 @@ class Carrier:
         self, task_id: str, task: str, organization: object, user: object, body: Sequence[Any]
     ) -> str:
         args, kwargs, embedded = body
+        # Unsorted: JSON keeps the order of keys, but turns numbers among them into text, which
+        # sorts otherwise.
         content = json.dumps(
             [
                 task_id,
@@ -92,7 +97,6 @@ class Carrier:
                 list(args),
                 dict(kwargs),
                 [embedded.get(name) for name in _EMBEDDED],
-            ],
-            sort_keys=True,
+            ]
         )
         return hmac.new(self._key, content.encode(), hashlib.sha256).hexdigest()

@@ -3,16 +3,17 @@
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SERVER ?= auto
 ARGS ?=
+DATA ?= $(wildcard ../shared/data)
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo worker demo-tasks test check lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make test SERVER=auto|embedded|container|url ARGS='-k savepoint'"
 	@echo "  make setup PYTHON=/path/to/python3.12"
@@ -21,6 +22,13 @@ setup: $(VENV)/.installed ## create .venv with the locked dependencies (the othe
 
 demo: setup ## migrate a database on the embedded server, attack it, audit it
 	@$(BIN)/python -m assay.demo $(ARGS)
+
+worker: setup ## run a worker on the environment's database and broker; ARGS goes to celery
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docker/worker.sh $(ARGS)
+
+demo-tasks: setup ## run two organizations' tests at once by a real worker, and check every count
+	@$(BIN)/python -m tenantry.testing \
+	    $(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup ## run the tests; SERVER chooses the PostgreSQL server, ARGS goes to pytest
 	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) $(ARGS)

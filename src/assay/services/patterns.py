@@ -1,8 +1,8 @@
 """Regular expressions of strangers, matched where they can take neither all time nor all memory.
 
 Run as a program it reads {"pattern", "text"} from its standard input and answers with {"matched"}
-or {"fault"}: an expression that backtracks for ever, or needs gigabytes to compile, ends with the
-process, whatever kind of worker asked.
+or {"fault"}: an expression that backtracks for ever ends with the process, whatever kind of worker
+asked. A thread could not be ended, and a signal reaches a process's main thread alone.
 """
 
 import json

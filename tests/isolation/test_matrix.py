@@ -12,14 +12,14 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, create_engine
 from sqlalchemy.engine import URL
 
 from assay.models import Base
-from tenantry import ConfigurationError, create_tenant_engine, set_tenant
+from tenantry import DEFAULT_CONFIG, ConfigurationError, create_tenant_engine, set_tenant
 from tenantry.models import tenant_column
 from tenantry.testing import Database
 from tenantry.testing.attacks import Attack
 from tenantry.testing.attacks_arena import Arena, Situation
-from tenantry.testing.attacks_rows import Observer
+from tenantry.testing.attacks_observer import Observer
 from tenantry.testing.attacks_seeds import seed_tenant
-from tenantry.testing.attacks_surfaces import Answer, Surface
+from tenantry.testing.attacks_surfaces import Answer, Surface, bind_plainly
 from tenantry.testing.matrix import COMMANDS, SITUATIONS, SURFACES, attacks, run_matrix
 
 TABLES = [
@@ -60,6 +60,27 @@ def test_no_attack_on_another_tenant_gets_through(
     assert {outcome.attack.situation for outcome in outcomes} == set(SITUATIONS)
 
 
+def test_no_attack_gets_through_with_settings_that_end_with_the_transaction(
+    tenantry_database: Database, arena: Arena, app_url: URL
+) -> None:
+    """The scope that a transaction pooler asks for is as tight on each surface."""
+    engine = create_tenant_engine(
+        app_url,
+        mode="database",
+        scope="transaction",
+        metadata=Base.metadata,
+        pool_size=1,
+        max_overflow=0,
+    )
+    watching = create_engine(app_url)
+    observer = Observer(watching, Base.metadata)
+    with Arena(engine, observer, attacker=arena.attacker, victim=arena.victim) as local:
+        outcomes = run_matrix(local, attacks(local, tables=["test_set_tests"]))
+        assert [str(outcome) for outcome in outcomes if not outcome.stopped] == []
+        assert local.changed_tables() == []
+    watching.dispose()
+
+
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("situation", BOUND)
 def test_attacker_reads_all_of_its_own_rows_meanwhile(
@@ -95,6 +116,20 @@ def test_table_without_a_row_of_each_side_is_refused(arena: Arena, app_url: URL)
     nobody = uuid.uuid4()
     with pytest.raises(ConfigurationError, match=r"no row in tenant table 'organizations'"):
         Observer(engine, Base.metadata).targets(arena.attacker, nobody)
+    engine.dispose()
+
+
+def test_values_that_both_sides_have_are_refused(fresh_database: Database) -> None:
+    """A key that the attacker has as well would look like one that tells of the victim."""
+    engine = create_engine(fresh_database.app_url)
+    tenants = uuid.uuid4(), uuid.uuid4()
+    for tenant in tenants:
+        with engine.begin() as connection:
+            bind_plainly(DEFAULT_CONFIG)(connection, tenant)
+            same = {"users.email": "ada@example.org"}
+            seed_tenant(connection, Base.metadata, tenant, examples=same)
+    with pytest.raises(ConfigurationError, match=r"the same values in key 'uq_users_\w+_email'"):
+        Observer(engine, Base.metadata).targets(*tenants)
     engine.dispose()
 
 

@@ -20,7 +20,7 @@ from tenantry.database import TENANCY_OPTION
 from tenantry.testing import Database
 from tenantry.testing.attacks import Command
 from tenantry.testing.attacks_arena import Arena, Situation
-from tenantry.testing.attacks_rows import Observer
+from tenantry.testing.attacks_observer import Observer
 from tenantry.testing.attacks_seeds import seed_tenant
 from tenantry.testing.attacks_surfaces import Bind, bind_plainly
 from tenantry.testing.matrix import COMMANDS, SITUATIONS, attacks, run_matrix
@@ -28,9 +28,9 @@ from tenantry.testing.matrix import COMMANDS, SITUATIONS, attacks, run_matrix
 Run = Callable[..., set[Command]]
 
 PROBES: Final[set[Command]] = {
-    "probe keys",
-    "probe keys, on conflict do nothing",
-    "probe a key, on conflict do update",
+    "probe",
+    "probe, do nothing",
+    "probe, do update",
 }
 # What row security stops, and nothing else does.
 ROWS: Final[set[Command]] = set(COMMANDS) - PROBES - {"refer", "truncate"}
@@ -89,7 +89,7 @@ class Ruin:
             # A key that tells of the victim spoils the attack by the other keys only where it is
             # not the one that ON CONFLICT names.
             half = {o.attack.command for o in outcomes if o.stopped} & through
-            assert half <= {"probe a key, on conflict do update"}
+            assert half <= {"probe, do update"}
         return through
 
 

@@ -44,9 +44,9 @@ Command = Literal[
     "move everything away",
     "take a row over",
     "refer",
-    "probe keys",
-    "probe keys, on conflict do nothing",
-    "probe a key, on conflict do update",
+    "probe",
+    "probe, do nothing",
+    "probe, do update",
     "copy out",
     "copy in",
     "truncate",
@@ -281,11 +281,11 @@ class Attack:
         return hand.alter(target, target.own, Row(values, texts), tuple(changed))
 
     def _probe(self, hand: Hand, target: Target, row: Row) -> Answer:
-        if self.command == "probe keys":
+        if self.command == "probe":
             return hand.insert(target, row)
         relation = hand.relation(target)
         statement = insert(relation.entity).values(relation.assigned(row, target.writable))
-        if self.command == "probe keys, on conflict do nothing":
+        if self.command == "probe, do nothing":
             answer = hand.execute(statement.on_conflict_do_nothing())
             return replace(answer, value="nothing") if answer.count == 0 else answer
         harmless = target.harmless

@@ -11,8 +11,9 @@ from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import TenantId
 from tenantry.exceptions import ConfigurationError
 from tenantry.sessions import set_tenant
+from tenantry.testing.attacks_observer import Observer
 from tenantry.testing.attacks_relations import MappedRelation, RawRelation, Relation, map_table
-from tenantry.testing.attacks_rows import Observer, Target
+from tenantry.testing.attacks_rows import Target
 from tenantry.testing.attacks_surfaces import (
     Bind,
     ConnectionHand,

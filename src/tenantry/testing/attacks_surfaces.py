@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from tenantry.config import TenancyConfig
 from tenantry.context import TenantId
+from tenantry.database import TENANCY_OPTION, ConnectionState
 from tenantry.rls import qualified_name
 from tenantry.testing.attacks_relations import Relation, attribute, written
 from tenantry.testing.attacks_rows import Row, Target
@@ -286,10 +287,12 @@ class DriverHand(Hand):
         return self._pooled.driver_connection
 
     def bind(self, tenant: TenantId) -> None:
-        """Set the tenant for the rest of the session."""
+        """Set the tenant for the rest of the session, or of the transaction where that is meant."""
+        state: ConnectionState | None = self._pooled.info.get(TENANCY_OPTION)
+        local = state is not None and state.local
         with self._driver.cursor() as cursor:
             cursor.execute(
-                "select pg_catalog.set_config(%s, %s, false)", (self._setting, str(tenant))
+                "select pg_catalog.set_config(%s, %s, %s)", (self._setting, str(tenant), local)
             )
 
     def begin(self) -> None:

@@ -68,6 +68,6 @@ def _constraints(arena: Arena, table: str, command: Command) -> list[str | None]
             for name, key in target.references.items()
             if key.referred_table.fullname in arena.targets
         ]
-    if command == "probe a key, on conflict do update":
+    if command == "probe, do update":
         return [key.constraint for key in target.keys if key.constraint is not None]
     return [None]

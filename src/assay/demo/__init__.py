@@ -1,0 +1,1 @@
+"""The demonstration: two organizations in one database, one of them attacking the other."""

@@ -10,6 +10,7 @@ from assay.models.runs import (
     TestRun,
     Verdict,
 )
+from assay.models.task_records import TaskRecord
 from assay.models.tests import Metric, Test, TestSet, TestSetTest
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Metric",
     "Organization",
     "RunStatus",
+    "TaskRecord",
     "Test",
     "TestConfiguration",
     "TestResult",

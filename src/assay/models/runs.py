@@ -10,8 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from assay.models.base import Base, Timestamped
 from assay.models.organizations import organization_reference
 from assay.models.tests import TestSet
-from assay.models.types import text_enum
 from tenantry import TenantMixin, tenant_index, tenant_reference
+from tenantry.types import text_enum
 
 
 class RunStatus(enum.StrEnum):

@@ -38,7 +38,7 @@ class Carrier:
                 "`python -c 'import secrets; print(secrets.token_hex(32))'`"
             )
         self._key = key.encode()
-        self._config = config
+        self.config = config
 
     def seal(
         self, tenant: Tenant | None, task_id: str, task: str, body: Sequence[Any]
@@ -76,7 +76,7 @@ class Carrier:
         if organization is None:
             return None
         try:
-            return Tenant.parse(organization, user, config=self._config)
+            return Tenant.parse(organization, user, config=self.config)
         except InvalidTenantError as error:
             raise RefusedMessageError(
                 f"message {task_id} for {task!r} is sealed for a malformed tenant: {error}"

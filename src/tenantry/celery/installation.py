@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery, Task, signals
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from tenantry.celery import leases
 from tenantry.celery.carrier import HEADER, Carrier
+from tenantry.celery.executions import Execution, attach, detach, eager_call
+from tenantry.celery.ledger import Deadlines, Ledger
+from tenantry.celery.records import TaskRecordMixin
 from tenantry.celery.scope import current_tenant, enter, leave
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import Tenant
@@ -30,7 +33,7 @@ class TaskTenancy:
 
     carrier: Carrier
     sessions: Sessions
-    tokens: dict[str, Token[Tenant | None]] = field(default_factory=dict)
+    ledger: Ledger | None = None
 
     def tenant_of(self, task: Task, args: Sequence[Any], kwargs: dict[str, Any]) -> Tenant | None:
         """Return the tenant that the running task's message was sealed for; None for none.
@@ -41,7 +44,9 @@ class TaskTenancy:
             RefusedMessageError: the message does not prove whose it is.
         """
         request = task.request
-        if request.is_eager or request.called_directly:
+        # A message can call itself eager; our own tasks know better.
+        eager = request.is_eager and (eager_call.get() or not hasattr(task, "tenant_free"))
+        if eager or request.called_directly:
             return current_tenant()
         embedded = {
             name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")
@@ -56,6 +61,8 @@ def install_tenancy(
     *,
     key: str,
     sessions: Sessions = SessionLocal,
+    records: type[TaskRecordMixin] | None = None,
+    deadlines: Deadlines | None = None,
     config: TenancyConfig = DEFAULT_CONFIG,
 ) -> None:
     """Make every task of the application run for the tenant that published it, and no other.
@@ -68,7 +75,9 @@ def install_tenancy(
     Args:
         app: the application; called once for each.
         key: shared by publishers and workers, 32 bytes or more.
-        sessions: makes the Sessions that tasks are handed.
+        sessions: makes the Sessions that tasks are handed, and those that records are written with.
+        records: the mapped class of the task records; None keeps none.
+        deadlines: after which the sweeper sees to a task, and the length of a worker's lease.
         config: what the database calls its tenants.
 
     Raises:
@@ -76,30 +85,32 @@ def install_tenancy(
     """
     if hasattr(app, _ATTRIBUTE):
         raise ConfigurationError(f"the tenant layer is installed on {app.main!r} already")
-    tenancy = TaskTenancy(Carrier(key, config=config), sessions)
+    ledger = None if records is None else Ledger(records, sessions, deadlines or Deadlines())
+    tenancy = TaskTenancy(Carrier(key, config=config), sessions, ledger)
     setattr(app, _ATTRIBUTE, tenancy)
 
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
         headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)
 
-    def bind(
-        task_id: str, task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any
-    ) -> None:
+    def bind(task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any) -> None:
         if task.app is not app:
             return
+        tenant, refusal = None, None
         try:
             tenant = tenancy.tenant_of(task, args, kwargs)
         except RefusedMessageError as error:
             # A task of ours refuses to start; Celery's own continue without a tenant, so that what
             # they publish is sealed for none.
             logger.warning("%s", error)
-            tenant = None
-        tenancy.tokens[task_id] = enter(tenant)
+            refusal = error
+        attach(task.request, Execution(tenant, refusal, enter(tenant)))
 
-    def release(task_id: str, **_: Any) -> None:
-        token = tenancy.tokens.pop(task_id, None)
-        if token is not None:
-            leave(token)
+    def release(task: Task, **_: Any) -> None:
+        execution = detach(task.request)
+        if execution is not None:
+            if execution.attempt is not None:
+                leases.drop(execution.attempt)
+            leave(execution.token)
 
     def dispose(**_: Any) -> None:
         with sessions() as session:

@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 import celery
+from billiard.einfo import ExceptionInfo
+from celery.canvas import Signature
+from celery.result import EagerResult
 from sqlalchemy.orm import Session
 
+from tenantry.celery.executions import current, disarm, eager_call
 from tenantry.celery.installation import tenancy_of
+from tenantry.celery.recording import admit, correct, hand_over, recorded
 from tenantry.celery.scope import current_tenant
-from tenantry.exceptions import MissingTenantError, TenancyError
+from tenantry.exceptions import MissingTenantError, RefusedMessageError, TenancyError
 from tenantry.sessions import set_tenant
 
 _P = ParamSpec("_P")
@@ -19,17 +24,21 @@ _R = TypeVar("_R")
 
 
 class BaseTask(celery.Task):
-    """A task that runs for the tenant it was published for, or not at all.
+    """A task that runs for the tenant it was published for, or not at all, and leaves a record.
 
     It is retried on any exception but those of `dont_autoretry_for`, three times, after a random
-    part of 1, 2, 4 … seconds, 600 at most.
+    part of 1, 2, 4 … seconds, 600 at most. Where the application keeps records, a task id that has
+    ended is not executed again, and one that runs elsewhere waits until its worker's lease is over.
 
     Class attributes:
         tenant_free: set by `@tenant_free`; the task runs without a tenant.
+        record: False leaves no record: no status, no outbox, no second dispatch.
     """
 
     abstract = True
     tenant_free: ClassVar[bool] = False
+    record: ClassVar[bool] = True
+    Request = "tenantry.celery.requests:RecordedRequest"
 
     autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
     # None of these goes away by trying again.
@@ -46,16 +55,36 @@ class BaseTask(celery.Task):
     retry_jitter = True
     track_started = True
 
+    def apply(self, *args: Any, **options: Any) -> EagerResult:
+        """Execute the task here and now, for the tenant of the caller."""
+        token = eager_call.set(True)
+        try:
+            return super().apply(*args, **options)
+        finally:
+            eager_call.reset(token)
+
     def before_start(self, task_id: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """Refuse to start without a tenant, or with one that the message does not prove.
+        """Refuse to start without a proven tenant, or where the record says that it must not.
 
         Raises:
             RefusedMessageError: the message's tenant is missing, altered or forged.
             MissingTenantError: it was published without a tenant.
+            Ignore: the task has ended before, or runs elsewhere.
         """
         super().before_start(task_id, args, kwargs)
-        tenant = tenancy_of(self.app).tenant_of(self, args, kwargs)
-        self._check(tenant is not None)
+        execution = current(self.request)
+        refusal = (
+            RefusedMessageError(f"message {task_id} for {self.name!r} could not be examined")
+            if execution is None
+            else execution.refusal
+        )
+        if refusal is not None:
+            # Nor may it choose what runs because it failed.
+            disarm(self.request)
+            raise refusal
+        self._check(execution is not None and execution.tenant is not None)
+        if execution is not None:
+            admit(self, execution, args, kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; called directly, for the tenant of the caller.
@@ -63,8 +92,36 @@ class BaseTask(celery.Task):
         Raises:
             MissingTenantError: called directly where there is no tenant.
         """
-        self._check(current_tenant() is not None)
-        return super().__call__(*args, **kwargs)
+        execution = current(self.request)
+        if execution is None or execution.entered:
+            self._check(current_tenant() is not None)
+            return super().__call__(*args, **kwargs)
+        execution.entered = True
+        if execution.attempt is None:
+            return self.run(*args, **kwargs)
+        with recorded(self, execution, execution.attempt):
+            return self.run(*args, **kwargs)
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Leave the record to the task that takes this one's place and id."""
+        execution = current(self.request)
+        if execution is not None:
+            hand_over(self, execution)
+        return super().on_replace(sig)
+
+    def on_failure(
+        self,
+        exc: Exception,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        einfo: ExceptionInfo,
+    ) -> None:
+        """Record a failure of what comes after the task's own code, such as storing its result."""
+        execution = current(self.request)
+        if execution is not None and not execution.failed:
+            correct(self, execution, exc)
+        super().on_failure(exc, task_id, args, kwargs, einfo)
 
     def _check(self, has_tenant: bool) -> None:
         if not has_tenant and not self._is_tenant_free():

@@ -1,4 +1,4 @@
-"""Column types that several tables use."""
+"""Column types for tenant tables."""
 
 import enum
 

@@ -1,0 +1,82 @@
+"""What becomes of a task outside the process that runs it: time limits, lost processes, revocation.
+
+Celery's worker learns of these in its main process, where no task runs and no tenant is bound.
+"""
+
+import logging
+from typing import Any
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker.request import Request
+
+from tenantry.celery.carrier import HEADER
+from tenantry.celery.installation import tenancy_of
+from tenantry.celery.ledger import Attempt, Ledger
+from tenantry.celery.recording import ledger_of
+from tenantry.celery.records import TaskState
+from tenantry.exceptions import RefusedMessageError
+
+logger = logging.getLogger("tenantry.celery")
+
+
+class RecordedRequest(Request):
+    """A message that the worker has received, whose end is recorded where the task cannot."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Record a task that was killed at its time limit; a soft limit is the task's to handle."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            self._record(TaskState.FAILURE, f"{TimeLimitExceeded.__name__}: {timeout} s")
+
+    def on_failure(
+        self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """Record a task whose process died: as failed or, where it comes again, as dispatched."""
+        answer = super().on_failure(exc_info, send_failed_event, return_ok)
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        if isinstance(error, WorkerLostError):
+            again = self.task.acks_late and self.task.reject_on_worker_lost
+            self._record(
+                TaskState.DISPATCHED if again else TaskState.FAILURE,
+                f"{WorkerLostError.__name__}: {error}",
+            )
+        return answer
+
+    def _announce_revoked(
+        self, reason: str, terminated: bool, signum: str | None, expired: bool
+    ) -> None:
+        super()._announce_revoked(reason, terminated, signum, expired)
+        self._record(TaskState.REVOKED, reason)
+
+    def _record(self, state: TaskState, error: str) -> None:
+        """Record an end; what goes wrong here must not stop the worker."""
+        try:
+            known = self._attempt()
+            if known is None:
+                return
+            ledger, attempt = known
+            if state is TaskState.DISPATCHED:
+                ledger.return_(attempt)
+            else:
+                ledger.finish(attempt, state, error=error)
+        except RefusedMessageError as error_:
+            logger.warning("%s", error_)
+        except Exception:
+            logger.exception("the end of task %s[%s] was not recorded", self.name, self.id)
+
+    def _attempt(self) -> tuple[Ledger, Attempt] | None:
+        ledger = ledger_of(self.task)
+        if ledger is None:
+            return None
+        tenant = tenancy_of(self.task.app).carrier.open(
+            self.request_dict.get(HEADER), self.id, self.name, self._payload
+        )
+        if tenant is None:
+            return None
+        retries = self.request_dict.get("retries") or 0
+        return ledger, Attempt(
+            tenant=tenant, task_id=self.id, name=self.name, retries=retries, worker=self.hostname
+        )

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from tenantry.celery import leases
 from tenantry.celery.carrier import HEADER, Carrier
 from tenantry.celery.executions import Execution, attach, detach, eager_call
+from tenantry.celery.guards import GuardedTask
 from tenantry.celery.ledger import Deadlines, Ledger
 from tenantry.celery.records import TaskRecordMixin
 from tenantry.celery.scope import current_tenant, enter, leave
@@ -35,7 +36,9 @@ class TaskTenancy:
     sessions: Sessions
     ledger: Ledger | None = None
 
-    def tenant_of(self, task: Task, args: Sequence[Any], kwargs: dict[str, Any]) -> Tenant | None:
+    def tenant_of(
+        self, task: Task, task_id: str, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Tenant | None:
         """Return the tenant that the running task's message was sealed for; None for none.
 
         An eager or direct call has no message: it runs for the tenant of its caller.
@@ -44,16 +47,19 @@ class TaskTenancy:
             RefusedMessageError: the message does not prove whose it is.
         """
         request = task.request
-        # A message can call itself eager; our own tasks know better.
-        eager = request.is_eager and (eager_call.get() or not hasattr(task, "tenant_free"))
+        # A message can call itself eager; a guarded task knows better.
+        eager = request.is_eager and (eager_call.get() or not isinstance(task, GuardedTask))
         if eager or request.called_directly:
             return current_tenant()
+        if request.id != task_id:
+            claimed, request.id = request.id, task_id
+            raise RefusedMessageError(
+                f"message {task_id} for {task.name!r} says in its body that it is {claimed!r}"
+            )
         embedded = {
             name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")
         }
-        return self.carrier.open(
-            request.get(HEADER), request.id, task.name, (args, kwargs, embedded)
-        )
+        return self.carrier.open(request.get(HEADER), task_id, task.name, (args, kwargs, embedded))
 
 
 def install_tenancy(
@@ -81,10 +87,18 @@ def install_tenancy(
         config: what the database calls its tenants.
 
     Raises:
-        ConfigurationError: the key is too short, or the application has the layer already.
+        ConfigurationError: the key is too short, the application has the layer already, or its
+            tasks have been made.
     """
     if hasattr(app, _ATTRIBUTE):
         raise ConfigurationError(f"the tenant layer is installed on {app.main!r} already")
+    if "Task" in vars(app):
+        raise ConfigurationError(
+            f"the tasks of {app.main!r} have been made without the tenant layer: call "
+            "install_tenancy() right after Celery()"
+        )
+    if app.task_cls == Celery.task_cls:
+        app.task_cls = GuardedTask
     ledger = None if records is None else Ledger(records, sessions, deadlines or Deadlines())
     tenancy = TaskTenancy(Carrier(key, config=config), sessions, ledger)
     setattr(app, _ATTRIBUTE, tenancy)
@@ -92,15 +106,16 @@ def install_tenancy(
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
         headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)
 
-    def bind(task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any) -> None:
+    def bind(
+        task_id: str, task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any
+    ) -> None:
         if task.app is not app:
             return
         tenant, refusal = None, None
         try:
-            tenant = tenancy.tenant_of(task, args, kwargs)
+            tenant = tenancy.tenant_of(task, task_id, args, kwargs)
         except RefusedMessageError as error:
-            # A task of ours refuses to start; Celery's own continue without a tenant, so that what
-            # they publish is sealed for none.
+            # Here Celery would only log it; the task refuses to start.
             logger.warning("%s", error)
             refusal = error
         attach(task.request, Execution(tenant, refusal, enter(tenant)))

@@ -9,21 +9,21 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 import celery
 from billiard.einfo import ExceptionInfo
 from celery.canvas import Signature
-from celery.result import EagerResult
 from sqlalchemy.orm import Session
 
-from tenantry.celery.executions import current, disarm, eager_call
+from tenantry.celery.executions import current
+from tenantry.celery.guards import GuardedTask
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.recording import admit, correct, hand_over, recorded
 from tenantry.celery.scope import current_tenant
-from tenantry.exceptions import MissingTenantError, RefusedMessageError, TenancyError
+from tenantry.exceptions import MissingTenantError, TenancyError
 from tenantry.sessions import set_tenant
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class BaseTask(celery.Task):
+class BaseTask(GuardedTask):
     """A task that runs for the tenant it was published for, or not at all, and leaves a record.
 
     It is retried on any exception but those of `dont_autoretry_for`, three times, after a random
@@ -55,14 +55,6 @@ class BaseTask(celery.Task):
     retry_jitter = True
     track_started = True
 
-    def apply(self, *args: Any, **options: Any) -> EagerResult:
-        """Execute the task here and now, for the tenant of the caller."""
-        token = eager_call.set(True)
-        try:
-            return super().apply(*args, **options)
-        finally:
-            eager_call.reset(token)
-
     def before_start(self, task_id: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Refuse to start without a proven tenant, or where the record says that it must not.
 
@@ -73,15 +65,6 @@ class BaseTask(celery.Task):
         """
         super().before_start(task_id, args, kwargs)
         execution = current(self.request)
-        refusal = (
-            RefusedMessageError(f"message {task_id} for {self.name!r} could not be examined")
-            if execution is None
-            else execution.refusal
-        )
-        if refusal is not None:
-            # Nor may it choose what runs because it failed.
-            disarm(self.request)
-            raise refusal
         self._check(execution is not None and execution.tenant is not None)
         if execution is not None:
             admit(self, execution, args, kwargs)
@@ -97,6 +80,9 @@ class BaseTask(celery.Task):
             self._check(current_tenant() is not None)
             return super().__call__(*args, **kwargs)
         execution.entered = True
+        # Once more, for a subclass whose before_start() does not call this one's.
+        self.refuse_forged()
+        self._check(execution.tenant is not None)
         if execution.attempt is None:
             return self.run(*args, **kwargs)
         with recorded(self, execution, execution.attempt):

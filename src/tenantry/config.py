@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self, TypeVar, get_args
 from urllib.parse import quote, urlencode
 
@@ -79,8 +79,8 @@ DEFAULT_CONFIG: Final = TenancyConfig()
 class Settings:
     """Where the databases are and how the wall is chosen, as the environment says.
 
-    A URL that is None means the embedded server. URLs carry passwords: they are left out of the
-    value's repr.
+    A URL that is None means the embedded server. What carries passwords is left out of the value's
+    repr.
     """
 
     environment: Environment = "development"
@@ -89,6 +89,9 @@ class Settings:
     database_url: URL | None = None
     migration_database_url: URL | None = None
     maintenance_database_url: URL | None = None
+    broker_url: str | None = field(default=None, repr=False)
+    result_backend: str | None = field(default=None, repr=False)
+    task_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -110,6 +113,9 @@ class Settings:
             database_url=_url(environ, "DATABASE_URL"),
             migration_database_url=_url(environ, "MIGRATION_DATABASE_URL"),
             maintenance_database_url=_url(environ, "MAINTENANCE_DATABASE_URL"),
+            broker_url=environ.get("BROKER_URL", "").strip() or None,
+            result_backend=environ.get("CELERY_RESULT_BACKEND", "").strip() or None,
+            task_key=environ.get("TENANTRY_TASK_KEY", "").strip() or None,
         )
         if settings.environment == "production" and settings.database_url is None:
             raise ConfigurationError(

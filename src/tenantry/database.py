@@ -2,9 +2,11 @@
 
 import functools
 import logging
+import os
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args
 
 import psycopg2
 import psycopg2.extensions
@@ -12,8 +14,20 @@ from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import IntegrityError, ProgrammingError
-from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    PoolResetState,
+    SingletonThreadPool,
+    StaticPool,
+)
+from sqlalchemy.pool.base import ResetStyle
+from sqlalchemy.sql.expression import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
 
+from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import DEFAULT_CONFIG, Mode, Scope, TenancyConfig, parse_url
 from tenantry.context import ContextWriter, Tenant, command_writer, function_writer
 from tenantry.exceptions import (
@@ -24,13 +38,8 @@ from tenantry.exceptions import (
     TenancyError,
     UnknownTenantError,
 )
-from tenantry.filters import (
-    Filtering,
-    FilteringCompiler,
-    GuardedCursor,
-    check_statement,
-    statement_tenant,
-)
+from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
+from tenantry.gate import GuardableConnection, check_seen, check_statement
 from tenantry.probe import Isolation, probe
 
 logger = logging.getLogger("tenantry")
@@ -40,8 +49,18 @@ TENANT_OPTION: Final = "tenantry_tenant"
 SESSION_OPTION: Final = "tenantry_session"
 
 # What one tenant could leave behind on a pooled connection for the next one: open cursors,
-# temporary tables, subscriptions, advisory locks.
-_DISCARD: Final = "close all; discard temp; unlisten *; select pg_catalog.pg_advisory_unlock_all()"
+# prepared statements, temporary tables, subscriptions, advisory locks. Not DISCARD ALL, which would
+# undo what the application sets when it connects.
+_DISCARD: Final = (
+    "close all; deallocate all; discard temp; unlisten *; "
+    "select pg_catalog.pg_advisory_unlock_all()"
+)
+
+
+# They carry no tenant, and the second is all that a failed transaction accepts.
+_SAVEPOINT_CLAUSES: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
+
+_protected: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class _Unwritten:
@@ -53,14 +72,27 @@ _UNWRITTEN: Final = _Unwritten()
 
 @dataclass(slots=True)
 class ConnectionState:
-    """What the layer knows of one physical connection; lives in `Connection.info`."""
+    """What the layer knows of one physical connection; lives in `Connection.info`.
+
+    Attributes:
+        isolation: what the probe found.
+        write: tells the server who the tenant is.
+        local: the setting ends with the transaction.
+        guarded: explicit filters are the only wall.
+        written: what the server was told last, and still holds.
+        written_at_begin: what it goes back to with ROLLBACK TO a savepoint.
+        users: the Sessions that have used the connection.
+        outer_tenant: that of the statement in whose midst this one is executed.
+    """
 
     isolation: Isolation
     write: ContextWriter
     local: bool
     guarded: bool
-    written: Tenant | _Unwritten | None = None
-    written_at_begin: Tenant | _Unwritten | None = None
+    written: Tenant | _Unwritten | None = _UNWRITTEN
+    written_at_begin: Tenant | _Unwritten | None = _UNWRITTEN
+    users: weakref.WeakSet[Binding] = field(default_factory=weakref.WeakSet)
+    outer_tenant: Tenant | None = None
 
 
 class Tenancy:
@@ -74,7 +106,16 @@ class Tenancy:
         scope: Scope,
         metadata: MetaData | None,
     ) -> None:
-        """Keep the configuration; `protect_engine` connects the handlers."""
+        """Keep the configuration; `protect_engine` connects the handlers.
+
+        Raises:
+            ConfigurationError: there is no such mode or scope.
+        """
+        for name, value, choices in (("mode", mode, Mode), ("scope", scope, Scope)):
+            if value not in get_args(choices):
+                raise ConfigurationError(
+                    f"{name} {value!r} is unknown: use one of {', '.join(get_args(choices))}"
+                )
         self.config = config
         self.mode = mode
         self.scope = scope
@@ -83,6 +124,10 @@ class Tenancy:
         self.warned = False
 
     # Connections
+
+    def on_do_connect(self, _dialect: object, _record: object, _args: Any, options: Any) -> None:
+        """Have the driver make connections whose cursors can be guarded."""
+        options.setdefault("connection_factory", GuardableConnection)
 
     def on_connect(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         """Probe a new physical connection, decide how its tenants are kept apart, say so once."""
@@ -93,12 +138,17 @@ class Tenancy:
             raise
 
     def _examine(self, dbapi_connection: Any) -> ConnectionState:
-        isolation = probe(dbapi_connection, self.config)
+        isolation = probe(dbapi_connection, self.config, self.metadata)
         where = f"database {isolation.database!r} as role {isolation.role!r}"
-        if self.mode != "filters" and isolation.tables == 0:
+        if self.mode != "filters" and not isolation.tenant_tables:
             raise MissingMigrationsError(
                 f"{where}: no table has the column {self.config.tenant_column!r}; run "
                 "`alembic upgrade head` with MIGRATION_DATABASE_URL set to the owner's URL"
+            )
+        if isolation.missing_tables:
+            raise MissingMigrationsError(
+                f"{where}: the models describe {', '.join(isolation.missing_tables)}, which the "
+                "database does not have; run `alembic upgrade head`"
             )
         if self.mode != "filters" and not isolation.enforced:
             reasons = _summary(isolation.reasons)
@@ -117,6 +167,7 @@ class Tenancy:
                     reasons,
                 )
             self.filtering.active = True
+        self.filtering.learn(isolation.tenant_tables, isolation.shared_tables)
         if isolation.stored_default:
             logger.warning(
                 "%s starts with a tenant set by a stored default; the layer overwrites it, other "
@@ -148,18 +199,31 @@ class Tenancy:
         if not local:
             _outside_transaction(dbapi_connection, lambda cursor: state.write(cursor, None))
         if guarded:
-            dbapi_connection.cursor_factory = GuardedCursor
+            if not isinstance(dbapi_connection, GuardableConnection):
+                raise ConfigurationError(
+                    "explicit filters are the only wall here, and the engine's connections are of "
+                    "a class of its own, whose raw cursors would go round them: leave "
+                    "connection_factory out of connect_args"
+                )
+            dbapi_connection.guarded = True
         return state
 
     def on_reset(
-        self, dbapi_connection: Any, record: ConnectionPoolEntry, reset_state: PoolResetState
+        self, dbapi_connection: Any, record: ConnectionPoolEntry | None, reset_state: PoolResetState
     ) -> None:
         """Clear a direct connection on its way back to the pool: no tenant, nothing left behind.
 
         An error here makes the pool discard the connection.
         """
+        if record is None or reset_state.terminate_only:
+            return
         state: ConnectionState | None = record.info.get(TENANCY_OPTION)
-        if state is None or state.local or reset_state.terminate_only:
+        if state is None:
+            return
+        state.written = state.written_at_begin = _UNWRITTEN
+        # The driver keeps what the server told the last user.
+        del dbapi_connection.notices[:], dbapi_connection.notifies[:]
+        if state.isolation.pooled:
             return
 
         def clear(cursor: Any) -> None:
@@ -169,7 +233,6 @@ class Tenancy:
         if status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
             dbapi_connection.rollback()
         _outside_transaction(dbapi_connection, clear)
-        state.written = state.written_at_begin = _UNWRITTEN
 
     @functools.cached_property
     def _clear_statement(self) -> str:
@@ -183,42 +246,63 @@ class Tenancy:
     def on_begin(self, connection: Connection) -> None:
         """Write the tenant, or its absence, as the first thing in every transaction."""
         state = connection_state(connection)
-        driver_connection: Any = connection.connection.dbapi_connection
-        if state.local and driver_connection.autocommit:
-            raise ConfigurationError(
-                "AUTOCOMMIT cannot carry a tenant here: the setting ends with its transaction "
-                "(scope 'transaction'), so each statement would run without one"
-            )
-        tenant = bound_tenant(connection)
-        self.write(connection, tenant)
-        state.written_at_begin = tenant
+        state.written = state.written_at_begin = _UNWRITTEN
+        self.write(connection, bound_tenant(connection))
+        state.written_at_begin = state.written
 
     def on_begin_twophase(self, connection: Connection, _xid: object) -> None:
         """Leave the writing to the first statement: nothing may precede a two-phase begin."""
         state = connection_state(connection)
         state.written = state.written_at_begin = _UNWRITTEN
 
+    def on_rollback_savepoint(self, connection: Connection, *_: object) -> None:
+        """Forget what was written since the transaction began: the server forgets it too."""
+        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        if state is not None and state.written != state.written_at_begin:
+            state.written = _UNWRITTEN
+
     def write(self, connection: Connection, tenant: Tenant | None) -> None:
-        """Tell the server of this connection who the tenant is; None clears it."""
+        """Tell the server of this connection who the tenant is; None clears it.
+
+        Raises:
+            ConfigurationError: the setting would end before the next statement.
+            sqlalchemy.exc.DBAPIError: the server did not take it; the connection is replaced if it
+                was lost.
+        """
         state = connection_state(connection)
+        driver_connection: Any = connection.connection.dbapi_connection
+        if state.local and driver_connection.autocommit:
+            raise ConfigurationError(
+                "AUTOCOMMIT cannot carry a tenant here: the setting ends with its transaction "
+                "(scope 'transaction'), so each statement would run without one"
+            )
+        state.written = _UNWRITTEN
         try:
-            driver_connection: Any = connection.connection.dbapi_connection
             cursor = psycopg2.extensions.cursor(driver_connection)
             state.write(cursor, tenant)
             cursor.close()
-        except psycopg2.Error:
-            # The same failure once more, this time through SQLAlchemy, which recognises a lost
-            # connection and replaces it.
-            connection.exec_driver_sql("select 1")
-            raise
+        except psycopg2.Error as error:
+            # SQLAlchemy's own way: it recognises a lost connection, and raises.
+            connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
         state.written = tenant
+
+    def write_between_transactions(self, connection: Connection, tenant: Tenant | None) -> None:
+        """Replace a tenant that an idle connection still holds; a raw cursor would see it."""
+        state = connection_state(connection)
+        if not state.local and state.written not in (_UNWRITTEN, tenant):
+            state.written = _UNWRITTEN
+            _outside_transaction(
+                connection.connection.dbapi_connection, lambda cursor: state.write(cursor, tenant)
+            )
 
     # Statements
 
     def on_before_execute(self, connection: Connection, *_: Any) -> None:
         """Let the compiler's filter know whose statement this is."""
-        if self.filtering.active:
-            statement_tenant.set(_statement_tenant(connection))
+        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        if self.filtering.active and state is not None:
+            state.outer_tenant = statement_tenant.get()
+            statement_tenant.set(bound_tenant(connection))
 
     def on_before_cursor_execute(
         self,
@@ -229,16 +313,33 @@ class Tenancy:
         context: ExecutionContext | None,
         _executemany: bool,
     ) -> None:
-        """Write a tenant that is still unwritten; refuse what filters alone cannot confine."""
+        """See that the server knows the tenant; refuse what filters alone cannot confine.
+
+        The tenant is compared at each statement, not trusted from the transaction's begin: what
+        interrupts a begin (a signal, a cancelled query) must not leave the last tenant in place.
+        """
         state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
-        if state is None:
+        compiled = getattr(context, "compiled", None)
+        if state is None or isinstance(getattr(compiled, "statement", None), _SAVEPOINT_CLAUSES):
+            if state is not None and state.guarded:
+                cursor.checked = True
             return
-        if state.written is _UNWRITTEN:
-            self.write(connection, bound_tenant(connection))
+        tenant = bound_tenant(connection)
+        if state.written != tenant or not connection.in_transaction():
+            self.write(connection, tenant)
+        if self.filtering.active:
+            statement_tenant.set(state.outer_tenant)
         if state.guarded:
-            compiled = getattr(context, "compiled", None)
-            check_statement(compiled, getattr(context, "compiled_parameters", None))
+            check_statement(compiled, getattr(context, "compiled_parameters", None), tenant)
             cursor.checked = True
+        elif isinstance(compiled, FilteringCompiler) and compiled.tenant_unseen:
+            check_seen(compiled)
+
+    def on_after_cursor_execute(self, connection: Connection, cursor: Any, *_: Any) -> None:
+        """Let nothing else be executed on a cursor that was checked for one statement."""
+        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        if state is not None and state.guarded:
+            cursor.checked = False
 
     # Errors
 
@@ -247,6 +348,8 @@ class Tenancy:
         error = context.original_exception
         if isinstance(error, TenancyError):
             return error
+        if context.is_pre_ping:
+            return None
         if context.connection is None and isinstance(error, psycopg2.OperationalError):
             return DatabaseUnreachableError(
                 f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
@@ -355,6 +458,16 @@ def protect_engine(
             "this engine has pooled connections that were opened unprotected: call "
             "protect_engine() right after create_engine()"
         )
+    if isinstance(engine.pool, StaticPool | SingletonThreadPool):
+        raise ConfigurationError(
+            f"{type(engine.pool).__name__} hands one connection to several users at once, who may "
+            "be of different tenants: use QueuePool or NullPool"
+        )
+    if engine.pool._reset_on_return is ResetStyle.reset_commit:
+        raise ConfigurationError(
+            "pool_reset_on_return='commit' would commit what was left unfinished for a tenant: "
+            "leave it at 'rollback'"
+        )
     tenancy = Tenancy(config, mode=mode, scope=scope, metadata=metadata)
     engine.update_execution_options(**{TENANCY_OPTION: tenancy})
     engine.dialect.statement_compiler = type(
@@ -362,14 +475,27 @@ def protect_engine(
         (FilteringCompiler, engine.dialect.statement_compiler),
         {"filtering": tenancy.filtering},
     )
+    event.listen(engine, "do_connect", tenancy.on_do_connect)
     event.listen(engine, "connect", tenancy.on_connect)
     event.listen(engine, "reset", tenancy.on_reset)
     event.listen(engine, "begin", tenancy.on_begin)
     event.listen(engine, "begin_twophase", tenancy.on_begin_twophase)
+    event.listen(engine, "rollback_savepoint", tenancy.on_rollback_savepoint)
     event.listen(engine, "before_execute", tenancy.on_before_execute)
     event.listen(engine, "before_cursor_execute", tenancy.on_before_cursor_execute)
+    event.listen(engine, "after_cursor_execute", tenancy.on_after_cursor_execute)
     event.listen(engine, "handle_error", tenancy.on_error)
+    _protected.add(engine)
     return engine
+
+
+def _forget_connections() -> None:
+    """In a forked child: leave the parent's connections to the parent."""
+    for engine in _protected:
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_connections)
 
 
 def connection_state(connection: Connection) -> ConnectionState:
@@ -388,28 +514,20 @@ def connection_state(connection: Connection) -> ConnectionState:
 
 
 def bound_tenant(connection: Connection) -> Tenant | None:
-    """Return the tenant that this connection's transactions are to run for.
+    """Return the tenant that this connection's next statement is to run for.
 
-    The one bound to the Connection itself, or else that of the Session that is using it.
+    The one bound to the Connection itself, or that of the Sessions that are using it.
+
+    Raises:
+        TenantSwitchError: they are of different tenants.
     """
     options = connection.get_execution_options()
-    tenant: Tenant | None = options.get(TENANT_OPTION)
-    if tenant is None and (session_tenant := options.get(SESSION_OPTION)) is not None:
-        tenant = session_tenant()
-    return tenant
-
-
-def _statement_tenant(connection: Connection) -> Tenant | None:
-    """Return the tenant of the transaction that the next statement belongs to.
-
-    The statement may be the one that begins it: what an earlier one wrote must not count then.
-    """
-    state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
-    if state is None:
-        return None
-    if not connection.in_transaction() or isinstance(state.written, _Unwritten):
-        return bound_tenant(connection)
-    return state.written
+    users = {user for user in connection_state(connection).users if user.uses(connection)}
+    # A Session that is just beginning here has not registered yet; its transaction is the first.
+    beginning: Binding | None = options.get(SESSION_OPTION)
+    if not connection.in_transaction() and beginning is not None and beginning.active:
+        users.add(beginning)
+    return agreed_tenant(options.get(TENANT_OPTION), users)
 
 
 def _outside_transaction(dbapi_connection: Any, act: Callable[[Any], None]) -> None:
@@ -420,7 +538,8 @@ def _outside_transaction(dbapi_connection: Any, act: Callable[[Any], None]) -> N
         with psycopg2.extensions.cursor(dbapi_connection) as cursor:
             act(cursor)
     finally:
-        dbapi_connection.autocommit = autocommit
+        if not dbapi_connection.closed:
+            dbapi_connection.autocommit = autocommit
 
 
 def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:
@@ -433,4 +552,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _shown(engine: Engine | None) -> str:
-    return "the database" if engine is None else engine.url.render_as_string(hide_password=True)
+    if engine is None:
+        return "the database"
+    # The query may hold a password too.
+    url = engine.url.difference_update_query(list(engine.url.query))
+    return url.render_as_string(hide_password=True)

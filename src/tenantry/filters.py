@@ -6,71 +6,149 @@ the same condition, an INSERT the tenant's id. So joins of every kind, sub-queri
 relationship loads and the unit of work are filtered alike, and no query can forget it. PostgreSQL
 pulls such sub-queries up: the plan is the one of a WHERE clause.
 
-What the compiler cannot see into (text, hints, an unknown operator) it notes, and the engine
-refuses the statement where filters are the only wall.
+What the compiler cannot see into (text, hints, views, functions that run SQL) it notes, and the
+engine refuses the statement where filters are the only wall.
 """
 
 import re
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final
 
-import psycopg2.extensions
-from sqlalchemy import BindParameter, Column, Delete, Insert, Table, Update, bindparam
-from sqlalchemy.sql.compiler import Compiled, DDLCompiler, SQLCompiler
+from sqlalchemy import (
+    Alias,
+    BindParameter,
+    Column,
+    Delete,
+    Insert,
+    Table,
+    Update,
+    bindparam,
+)
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.types import TypeEngine
 
 from tenantry.config import TenancyConfig
 from tenantry.context import Tenant
-from tenantry.exceptions import (
-    CrossTenantError,
-    MissingTenantError,
-    UnfilterableStatementError,
-)
-from tenantry.models import tenant_column
+from tenantry.exceptions import MissingTenantError
+from tenantry.models import INFO_KEY, extends_tenant_table, named_column, tenant_table
 
-# Set by the engine from the connection's own tenant right before a statement is compiled and its
-# parameters are read, in the same call: it never carries a tenant from one statement to the next.
+# Set by the engine from the connection's own tenant when a statement's execution begins, read while
+# its parameters are collected, and set back before it is sent: it never outlives a statement.
 statement_tenant: ContextVar[Tenant | None] = ContextVar("statement_tenant", default=None)
 
-_BIND_NAME: Final = "tenantry_organization"
-_PLAIN_LITERAL: Final = re.compile(r"\*|\d+|[A-Za-z_][\w.]*")
-_PLAIN_OPERATOR: Final = re.compile(r"[-+*/<>=~!@#%^&|?` \w]+")
+BIND_NAME: Final = "tenantry_organization"
+
+_PLAIN_LITERAL: Final = re.compile(r"\*|\d+|[A-Za-z_][\w.]*|'[^'\\]*'")
+_PLAIN_OPERATOR: Final = re.compile(
+    r"(?!.*(--|/\*|\*/))[-+*/<>=~!@#%^&|?`]+|(not )?(like|ilike|similar to|overlaps)"
+    r"|is (not )?distinct from|at time zone",
+    re.IGNORECASE,
+)
+# They run SQL, or open a relation or a file, that they are given by name.
+_REACHING_FUNCTION: Final = re.compile(
+    r"(query|table|schema|database|cursor)_to_xml.*|ts_stat|ts_rewrite|dblink.*|crosstab.*"
+    r"|connectby|pg_read_.*|pg_ls_.*|pg_stat_file|lo_.*|loread|pg_stat_get_activity"
+    r"|pg_stat_get_backend_activity|pg_logical_.*|currtid.*|set_config",
+    re.IGNORECASE,
+)
+# Views of the server that show rows, statements or statistics of other tenants.
+_REVEALING_VIEW: Final = re.compile(
+    r"pg_stats.*|pg_statistic.*|pg_stat_activity|pg_prepared_.*|pg_largeobject.*|pg_cursors"
+)
+_SYSTEM_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
 
 class Filtering:
-    """Whether an engine renders filters, and by which names; shared by its compilers."""
+    """Whether an engine renders filters, and what the catalog knows of tables.
+
+    Attributes:
+        config: what the database calls its tenants.
+        active: filters are rendered.
+        tenant_tables: schema, name and tenant column of each tenant table that the probe saw.
+        shared_tables: schema and name of each other table that it saw; views are not among them.
+    """
 
     def __init__(self, config: TenancyConfig, *, active: bool) -> None:
-        """Start with filters rendered (`active`) or not."""
+        """Start with filters rendered (`active`) or not, and nothing known."""
         self.config = config
         self.active = active
+        self.tenant_tables: frozenset[tuple[str, str, str]] = frozenset()
+        self.shared_tables: frozenset[tuple[str, str]] = frozenset()
+
+    def learn(
+        self,
+        tenant_tables: Iterable[tuple[str, str, str]],
+        shared_tables: Iterable[tuple[str, str]],
+    ) -> None:
+        """Add what a probe saw to what is known."""
+        self.tenant_tables |= frozenset(tenant_tables)
+        self.shared_tables |= frozenset(shared_tables)
+
+    def is_seen(self, column: Column[Any]) -> bool:
+        """Whether the probe looked at this column's table, and by this tenant column."""
+        table: Any = column.table
+        return any(
+            (name, tenant_column) == (table.name, column.name)
+            and (table.schema is None or table.schema == schema)
+            for schema, name, tenant_column in self.tenant_tables
+        )
+
+    def is_shared(self, table: Table) -> bool:
+        """Whether the catalog has this name for plain tables without a tenant column alone."""
+        if table.schema in _SYSTEM_SCHEMAS:
+            return not _REVEALING_VIEW.fullmatch(table.name)
+        names = {(schema, name) for schema, name, _ in self.tenant_tables}
+        found = {
+            (schema, name)
+            for schema, name in names | self.shared_tables
+            if name == table.name and (table.schema is None or table.schema == schema)
+        }
+        return bool(found) and not found & names
 
 
 class FilteringCompiler(SQLCompiler):
-    """A statement compiler that confines every tenant table to the statement's tenant."""
+    """A statement compiler that confines every tenant table to the statement's tenant.
+
+    Attributes:
+        filtering: the engine's.
+        tenant_filtered: filters were rendered into this statement.
+        tenant_refusal: what in it no filter reaches; None if there is nothing.
+        tenant_unseen: tenant tables of the models that the probe had not looked at.
+        tenant_values: the parameters that the statement gives to a tenant column.
+    """
 
     filtering: Filtering
-    tenant_refusal: str | None = None
     tenant_filtered: bool = False
-    tenant_value_keys: tuple[str, ...] = ()
+    tenant_refusal: str | None = None
+    tenant_unseen: tuple[Column[Any], ...] = ()
+    tenant_values: tuple[BindParameter[Any] | str, ...] = ()
+
+    _target: object = None
+    _rendered_names: dict[str, Table]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Compile the statement, noting whether filters were rendered."""
         self.tenant_filtered = self.filtering.active
+        self._rendered_names = {}
         super().__init__(*args, **kwargs)
+        if self.tenant_filtered and self.statement is not None:
+            for element in visitors.iterate(self.statement):
+                if hasattr(type(element), "_compiler_dispatcher"):
+                    self._refuse(f"{type(element).__name__}, which has a compiler of its own,")
 
     def visit_table(self, table: Any, asfrom: bool = False, **kwargs: Any) -> str:
         """Render a tenant table in a FROM as the sub-query of its tenant's rows."""
-        if not asfrom or kwargs.get("ashint") or not self.tenant_filtered:
-            return super().visit_table(table, asfrom=asfrom, **kwargs)
-        column = self._tenant_column(table)
-        if column is None or kwargs.get("iscrud"):
+        column = self._tenant_column(table) if asfrom else None
+        target = kwargs.get("iscrud") or table is self._target
+        if column is None or target or not self.tenant_filtered:
             return super().visit_table(table, asfrom=asfrom, **kwargs)
         ambiguous_names = kwargs.pop("ambiguous_table_name_map", None)
         rendered = super().visit_table(table, asfrom=asfrom, **kwargs)
-        condition = (
-            f"{self.preparer.quote(column.name)} = {self.process(_tenant_bind(column.type))}"
-        )
+        bind = self.process(_tenant_bind(column.type), **kwargs)
+        condition = f"{self.preparer.quote(column.name)} = {bind}"
         query = f"(SELECT * FROM {rendered} WHERE {condition})"  # noqa: S608 - quoted names, a bind
         enclosing = kwargs.get("enclosing_alias")
         if enclosing is not None and enclosing.element is table:
@@ -78,7 +156,24 @@ class FilteringCompiler(SQLCompiler):
         name = table.name
         if ambiguous_names and name in ambiguous_names and not table.schema:
             name = self._truncated_identifier("alias", ambiguous_names[name])
+        if self._rendered_names.setdefault(name, table) is not table:
+            self._refuse(f"two tables of different schemas, both called {name!r},")
         return f"{query} AS {self.preparer.quote(name)}"
+
+    def visit_alias(self, alias: Any, *args: Any, **kwargs: Any) -> str:
+        """Render the target of an UPDATE or DELETE as it is, under its alias too."""
+        if not kwargs.get("iscrud"):
+            return super().visit_alias(alias, *args, **kwargs)
+        self._target = alias.element
+        try:
+            return super().visit_alias(alias, *args, **kwargs)
+        finally:
+            self._target = None
+
+    def visit_tablesample(self, tablesample: Any, *args: Any, **kwargs: Any) -> str:
+        """Note a sample, which cannot be taken of a sub-query."""
+        self._refuse("a sample of a table")
+        return super().visit_tablesample(tablesample, *args, **kwargs)
 
     def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
         """Refer to a schema's tenant table by its name alone, as the sub-query is called."""
@@ -88,8 +183,8 @@ class FilteringCompiler(SQLCompiler):
             table = column.table
             if (
                 isinstance(table, Table)
-                and table.schema
                 and kwargs.get("include_table", True)
+                and self.preparer.schema_for_object(table)
                 and self._tenant_column(table) is not None
             ):
                 kwargs["include_table"] = False
@@ -101,15 +196,15 @@ class FilteringCompiler(SQLCompiler):
         """Confine an UPDATE to the tenant's rows, and note a change of tenant for the gate."""
         column = self._tenant_column(update_stmt.table)
         if column is not None and self.tenant_filtered:
-            update_stmt = update_stmt.where(column == _tenant_bind(column.type))
             self._note_value(update_stmt, column)
+            update_stmt = _confined(update_stmt, column)
         return super().visit_update(update_stmt, *args, **kwargs)
 
     def visit_delete(self, delete_stmt: Delete, *args: Any, **kwargs: Any) -> str:
         """Confine a DELETE to the tenant's rows."""
         column = self._tenant_column(delete_stmt.table)
         if column is not None and self.tenant_filtered:
-            delete_stmt = delete_stmt.where(column == _tenant_bind(column.type))
+            delete_stmt = _confined(delete_stmt, column)
         return super().visit_delete(delete_stmt, *args, **kwargs)
 
     def visit_insert(self, insert_stmt: Insert, *args: Any, **kwargs: Any) -> str:
@@ -135,6 +230,26 @@ class FilteringCompiler(SQLCompiler):
         self._refuse("raw SQL text")
         rendered: str = super().visit_tstring(*args, **kwargs)
         return rendered
+
+    def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
+        """Note a function that runs SQL of its own or opens a relation by its name."""
+        packages = [name for name in getattr(func, "packagenames", ()) if name != "pg_catalog"]
+        if packages or _REACHING_FUNCTION.fullmatch(func.name):
+            self._refuse(f"function {'.'.join([*packages, func.name])!r}")
+        return super().visit_function(func, *args, **kwargs)
+
+    def visit_extract(self, extract: Any, **kwargs: Any) -> str:
+        """Note a field that is more than a name."""
+        if not str(extract.field).isidentifier():
+            self._refuse("an EXTRACT field")
+        return super().visit_extract(extract, **kwargs)
+
+    def visit_cast(self, cast: Any, **kwargs: Any) -> str:
+        """Note an interval whose fields are more than names."""
+        fields = getattr(cast.typeclause.type, "fields", None) or ""
+        if not re.fullmatch(r"[A-Za-z ]*(\(\d\))?", str(fields)):
+            self._refuse("the fields of an interval")
+        return super().visit_cast(cast, **kwargs)
 
     def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> str:
         """Note an operator whose text could hold more than an operator."""
@@ -162,118 +277,62 @@ class FilteringCompiler(SQLCompiler):
         return super().format_from_hint_text(*args)
 
     def _check_operator(self, operator: Any) -> None:
-        if not _PLAIN_OPERATOR.fullmatch(operator.opstring):
+        if not _PLAIN_OPERATOR.fullmatch(operator.opstring.strip()):
             self._refuse("a custom operator")
 
     def _tenant_column(self, table: Any) -> Column[Any] | None:
-        if not isinstance(table, Table):
-            if getattr(table, "__visit_name__", None) == "table":
-                self._refuse(f"table {table.name!r}, of which only the name is known,")
+        """Return the tenant column of a table or its alias; note a table nobody can vouch for."""
+        element: Any = table.element if isinstance(table, Alias) else table
+        if not isinstance(element, Table):
+            if getattr(element, "__visit_name__", None) == "table":
+                self._refuse(f"table {element.name!r}, of which only the name is known,")
             return None
-        return tenant_column(table, self.filtering.config)
+        config = self.filtering.config
+        declared = tenant_table(element, config)
+        if declared is None:
+            if not self.tenant_filtered:
+                return None
+            if extends_tenant_table(element, config):
+                self._refuse(f"{element.fullname!r}, part of a tenant table without its column,")
+            elif INFO_KEY not in element.info and not self.filtering.is_shared(element):
+                self._refuse(f"{element.fullname!r}, not known as a table that tenants share,")
+            return None
+        column = named_column(element, declared.column)
+        if not self.filtering.is_seen(column):
+            self.tenant_unseen = (*self.tenant_unseen, column)
+        return named_column(table, declared.column)
 
     def _note_value(self, statement: Insert | Update, column: Column[Any]) -> bool:
         """Note that the statement gives the tenant column a value; return whether it does."""
         assigned = dict(statement._values or {})
         assigned.update(getattr(statement, "_ordered_values", None) or ())
-        in_values = {getattr(key, "key", key) for key in assigned}
-        if column.key not in in_values and column.key not in (self.column_keys or ()):
-            return False
-        value = next((v for k, v in assigned.items() if getattr(k, "key", k) == column.key), None)
-        if value is not None and not isinstance(value, BindParameter):
-            self._refuse("an expression for the tenant column")
-        self.tenant_value_keys = (*self.tenant_value_keys, column.key)
-        return True
+        values = [v for k, v in assigned.items() if getattr(k, "key", k) == column.key]
+        for value in values:
+            if isinstance(value, BindParameter):
+                self.tenant_values = (*self.tenant_values, value)
+            else:
+                self._refuse("an expression for the tenant column")
+        if not values and column.key in (self.column_keys or ()):
+            self.tenant_values = (*self.tenant_values, column.key)
+            return True
+        return bool(values)
 
     def _refuse(self, what: str) -> None:
-        if self.tenant_refusal is None and self.tenant_filtered:
+        if self.tenant_refusal is None:
             self.tenant_refusal = what
 
 
-def check_statement(compiled: Compiled | None, rows: list[dict[str, Any]] | None) -> None:
-    """Pass a statement that is proven to stay inside the statement's tenant.
-
-    Args:
-        compiled: the compiled statement; None for a string given to the driver.
-        rows: its parameters, one dict for each row.
-
-    Raises:
-        UnfilterableStatementError: it holds something that filters do not reach.
-        CrossTenantError: it writes the id of another organization.
-        MissingTenantError: it writes to a tenant table and no tenant is bound.
-    """
-    if isinstance(compiled, DDLCompiler):
-        return
-    refusal: str | None
-    if compiled is None:
-        refusal = "raw SQL text"
-    elif not isinstance(compiled, FilteringCompiler) or not compiled.tenant_filtered:
-        refusal = "a statement compiled before the wall was found missing (restart the process)"
-    else:
-        refusal = compiled.tenant_refusal
-    if refusal is not None:
-        raise UnfilterableStatementError(
-            f"{refusal} cannot be filtered, and explicit filters are the only wall between "
-            "tenants here: write it with mapped classes and Core constructs, or put the database's "
-            "own wall in place (`tenantry status` says what is missing)"
-        )
-    if not isinstance(compiled, FilteringCompiler) or not compiled.tenant_value_keys:
-        return
-    organization_id = _organization_id()
-    for row in rows or ({},):
-        for key in compiled.tenant_value_keys:
-            if str(row.get(key)) != str(organization_id):
-                raise CrossTenantError(
-                    f"a row of organization {row.get(key)} was to be written for organization "
-                    f"{organization_id}: leave {key!r} out, it is filled in"
-                )
-
-
-class GuardedCursor(psycopg2.extensions.cursor):
-    """A cursor that runs only what the engine has checked; used where filters are the only wall.
-
-    It keeps statements of a raw connection from going round the filters.
-    """
-
-    checked = False
-
-    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
-        """Execute a checked statement, or the pool's own `SELECT 1`."""
-        if not self.checked and str(query).strip().lower() != "select 1":
-            self._refuse("execute")
-        super().execute(query, vars)
-
-    def executemany(self, query: Any, vars_list: Any) -> None:
-        """Execute a checked statement for several rows."""
-        if not self.checked:
-            self._refuse("executemany")
-        super().executemany(query, vars_list)
-
-    def callproc(self, *_args: Any) -> Any:
-        """Refuse: the engine never calls this."""
-        self._refuse("callproc")
-
-    def copy_expert(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse: COPY cannot be filtered."""
-        self._refuse("copy_expert")
-
-    def copy_from(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse: COPY cannot be filtered."""
-        self._refuse("copy_from")
-
-    def copy_to(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse: COPY cannot be filtered."""
-        self._refuse("copy_to")
-
-    def _refuse(self, method: str) -> None:
-        raise UnfilterableStatementError(
-            f"{method}() on a raw cursor cannot be filtered, and explicit filters are the only "
-            "wall between tenants here: use the Session or the Connection"
-        )
+def _confined(statement: Any, column: Column[Any]) -> Any:
+    """Return the UPDATE or DELETE with the tenant's condition, apart from the caller's own."""
+    confined = statement.where(column == _tenant_bind(column.type))
+    *criteria, condition = confined._where_criteria
+    # In parentheses, so that an operator's declared precedence cannot let an OR out.
+    confined._where_criteria = (*(Grouping(criterion) for criterion in criteria), condition)
+    return confined
 
 
 def _tenant_bind(type_: TypeEngine[Any]) -> BindParameter[Any]:
-    return bindparam(_BIND_NAME, callable_=_organization_id, type_=type_)
+    return bindparam(BIND_NAME, callable_=_organization_id, type_=type_)
 
 
 def _organization_id() -> Any:

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Column, ForeignKeyConstraint, Index, Table, Uuid, text
+from sqlalchemy import Column, ForeignKeyConstraint, FromClause, Index, Table, Uuid, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
@@ -58,13 +58,13 @@ def tenant_table(table: Table, config: TenancyConfig = DEFAULT_CONFIG) -> Tenant
     if INFO_KEY in table.info:
         info = table.info[INFO_KEY]
         declared = None if info is None else TenantTable(**info)
-    elif config.tenant_column in table.c:
+    elif config.tenant_column in (names := {column.name for column in table.c}):
         declared = TenantTable(config.tenant_column)
-    elif table.name == config.root_table and "id" in table.c:
+    elif table.name == config.root_table and "id" in names:
         declared = TenantTable("id")
     else:
         declared = None
-    if declared is not None and declared.column not in table.c:
+    if declared is not None and all(column.name != declared.column for column in table.c):
         raise ConfigurationError(
             f"table {table.fullname!r} is declared as a tenant table by its column "
             f"{declared.column!r}, which it does not have"
@@ -75,7 +75,24 @@ def tenant_table(table: Table, config: TenancyConfig = DEFAULT_CONFIG) -> Tenant
 def tenant_column(table: Table, config: TenancyConfig = DEFAULT_CONFIG) -> Column[Any] | None:
     """Return the column that holds the tenant, or None for a table shared by all."""
     declared = tenant_table(table, config)
-    return None if declared is None else table.c[declared.column]
+    return None if declared is None else named_column(table, declared.column)
+
+
+def named_column(table: FromClause, name: str) -> Column[Any]:
+    """Return the column of this name in the database; its key in Python may differ."""
+    return next(column for column in table.c if isinstance(column, Column) and column.name == name)
+
+
+def extends_tenant_table(table: Table, config: TenancyConfig = DEFAULT_CONFIG) -> bool:
+    """Whether a table without the tenant column shares its rows' keys with one that has it.
+
+    As the child in joined-table inheritance does: nothing walls such a table off.
+    """
+    return any(
+        tenant_table(key.column.table, config) is not None
+        for column in table.primary_key
+        for key in column.foreign_keys
+    )
 
 
 def current_tenant(config: TenancyConfig = DEFAULT_CONFIG) -> str:

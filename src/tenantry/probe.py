@@ -1,10 +1,18 @@
 """The probe: does this connection's server keep tenants apart, and how is it reached."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Final, Protocol
 
+from sqlalchemy import MetaData
+
 from tenantry.config import TenancyConfig
+from tenantry.models import tenant_column
 from tenantry.rls import printed_rule
+
+_PROBE: Final = files("tenantry").joinpath("probe.sql").read_text()
 
 
 class DriverConnection(Protocol):
@@ -15,15 +23,21 @@ class DriverConnection(Protocol):
     def cursor(self) -> Any:
         """Open a cursor."""
 
+    def rollback(self) -> None:
+        """End the transaction."""
+
     def get_backend_pid(self) -> int:
         """Return the backend's process id, as the start-up handshake told it."""
 
+    def get_dsn_parameters(self) -> dict[str, str]:
+        """Return how the connection was made."""
+
 
 @dataclass(frozen=True, slots=True)
-class OpenTable:
-    """A tenant table whose rows this role could reach across tenants, and why."""
+class OpenRelation:
+    """A table or view through which this role could reach rows of other tenants, and why."""
 
-    table: str
+    name: str
     reasons: tuple[str, ...]
 
 
@@ -41,9 +55,11 @@ class Isolation:
         pooled: a pooler stands between, so that backends change from transaction to transaction.
         citus: the Citus extension is installed.
         role_reasons: why the role itself would be let past row security; empty if it is not.
-        tables: number of tenant tables that exist.
-        reachable_tables: number of those on which the role holds any privilege.
-        open_tables: those of them that are not walled off.
+        open_relations: tables and views that are not walled off for this role.
+        tenant_tables: schema, name and tenant column of each tenant table.
+        missing_tables: tenant tables of the models that do not exist, or lack the column.
+        reachable_tables: number of tenant tables on which the role holds any privilege.
+        shared_tables: schema and name of each other table of the database.
     """
 
     database: str
@@ -54,9 +70,11 @@ class Isolation:
     pooled: bool
     citus: bool
     role_reasons: tuple[str, ...]
-    tables: int
+    open_relations: tuple[OpenRelation, ...]
+    tenant_tables: tuple[tuple[str, str, str], ...]
+    missing_tables: tuple[str, ...]
     reachable_tables: int
-    open_tables: tuple[OpenTable, ...]
+    shared_tables: tuple[tuple[str, str], ...]
 
     @property
     def enforced(self) -> bool:
@@ -67,133 +85,30 @@ class Isolation:
     def reasons(self) -> tuple[str, ...]:
         """Each reason why the wall is missing; empty where it stands."""
         reasons = list(self.role_reasons)
-        if self.tables == 0:
+        if not self.tenant_tables:
             reasons.append("the database has no tenant table; run `alembic upgrade head`")
         elif self.reachable_tables == 0:
             reasons.append(f"role {self.role!r} holds no privilege on any tenant table")
-        tables: dict[tuple[str, ...], list[str]] = {}
-        for table in self.open_tables:
-            tables.setdefault(table.reasons, []).append(table.table)
-        reasons += [f"{', '.join(names)}: {', '.join(why)}" for why, names in tables.items()]
+        relations: dict[tuple[str, ...], list[str]] = {}
+        for relation in self.open_relations:
+            relations.setdefault(relation.reasons, []).append(relation.name)
+        reasons += [f"{', '.join(names)}: {', '.join(why)}" for why, names in relations.items()]
         return tuple(reasons)
 
 
-# Every name is schema-qualified, so that nothing in the connection's search_path can answer in
-# place of the catalog.
-_PROBE: Final = """
-with recursive
-  me as (
-    select r.oid, r.rolname from pg_catalog.pg_roles r
-    where r.rolname in (current_user, session_user)
-  ),
-  reachable as (
-    select r.oid, r.rolname, r.rolsuper, r.rolbypassrls,
-      r.rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
-        as reaches_the_files
-    from pg_catalog.pg_roles r
-    where exists (select from me where pg_catalog.pg_has_role(me.oid, r.oid, 'member'))
-  ),
-  tenant_tables as (
-    select c.oid, c.relname, n.nspname, c.relowner, c.relrowsecurity, c.relforcerowsecurity,
-      pg_catalog.quote_ident(a.attname) as tenant_column
-    from pg_catalog.pg_class c
-    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    where c.relkind in ('r', 'p')
-      and n.nspname not in ('pg_catalog', 'information_schema')
-      and n.nspname not like 'pg\\_toast%%' and n.nspname not like 'pg\\_temp%%'
-      and (a.attname = %(tenant_column)s
-        or (a.attname = 'id' and c.relname = %(root_table)s
-            and not exists (
-              select from pg_catalog.pg_attribute t
-              where t.attrelid = c.oid and t.attname = %(tenant_column)s
-                and not t.attisdropped)))
-  ),
-  reached as (
-    select * from tenant_tables t
-    where pg_catalog.has_schema_privilege(t.nspname, 'usage')
-      and (pg_catalog.has_table_privilege(t.oid, 'select, insert, update, delete, truncate')
-        or pg_catalog.has_any_column_privilege(t.oid, 'select, insert, update'))
-  ),
-  policies as (
-    select p.polrelid, p.polpermissive, p.polcmd, 0 = any (p.polroles) as to_public,
-      pg_catalog.pg_get_expr(p.polqual, p.polrelid) as using_text,
-      pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as check_text,
-      pg_catalog.replace(%(rule)s, '{column}', t.tenant_column) as rule,
-      pg_catalog.replace(%(wrapped_rule)s, '{column}', t.tenant_column) as wrapped_rule
-    from pg_catalog.pg_policy p join reached t on t.oid = p.polrelid
-  ),
-  judged as (
-    select polrelid, polpermissive, polcmd, to_public,
-      using_text in (rule, wrapped_rule) as using_is_rule,
-      using_text = pg_catalog.concat('(', rule, ' OR (CURRENT_USER = ',
-        pg_catalog.quote_literal(%(authenticator)s), '::name))')
-        and current_user <> %(authenticator)s as using_is_exempt_rule,
-      using_text is null as no_using,
-      check_text in (rule, wrapped_rule) as check_is_rule,
-      check_text is null as no_check
-    from policies
-  ),
-  walls as (
-    select t.oid,
-      coalesce(bool_or(not j.polpermissive and j.polcmd = '*' and j.to_public
-        and (j.using_is_rule and (j.no_check or j.check_is_rule)
-          or j.using_is_exempt_rule and j.check_is_rule)), false) as walled,
-      coalesce(bool_and(not j.polpermissive
-        or (j.no_using or j.using_is_rule) and (j.no_check or j.check_is_rule)
-          and not (j.no_using and j.no_check)), true) as all_permissive_are_the_rule
-    from reached t left join judged j on j.polrelid = t.oid
-    group by t.oid
-  ),
-  verdicts as (
-    select pg_catalog.format('%%I.%%I', t.nspname, t.relname) as name,
-      pg_catalog.array_remove(array[
-      case when not t.relrowsecurity then 'row security is not enabled' end,
-      case when not t.relforcerowsecurity then 'row security is not forced' end,
-      case when t.relrowsecurity and not pg_catalog.row_security_active(t.oid)
-        then 'row security is not active for this role' end,
-      case when exists (select from reachable r where r.oid = t.relowner)
-        then 'the role owns it, or is a member of its owner' end,
-      case when t.relrowsecurity and not w.walled and not w.all_permissive_are_the_rule
-        then 'its policies let other rows through' end,
-      case when pg_catalog.has_table_privilege(t.oid, 'truncate')
-        then 'the role may TRUNCATE it' end
-    ], null) as reasons
-    from reached t join walls w on w.oid = t.oid
-  )
-select
-  pg_catalog.current_database()::text, current_user::text,
-  pg_catalog.current_setting('server_version'),
-  pg_catalog.pg_backend_pid(),
-  pg_catalog.current_setting(%(organization_setting)s, true),
-  pg_catalog.current_setting(%(user_setting)s, true),
-  exists (select from pg_catalog.pg_extension where extname = 'citus'),
-  array(
-    select case when r.rolsuper then pg_catalog.format('role %%I is superuser', r.rolname)
-      when r.reaches_the_files
-        then pg_catalog.format('role %%I reaches the server''s own files', r.rolname)
-      else pg_catalog.format('role %%I has BYPASSRLS', r.rolname) end
-      || case when r.oid in (select oid from me) then ''
-         else ' and this login can become it' end
-    from reachable r
-    where r.rolsuper and r.oid in (select oid from me)
-      or (r.rolsuper or r.rolbypassrls or r.reaches_the_files)
-        and not exists (select from reachable s join me on me.oid = s.oid where s.rolsuper)
-    order by r.rolname
-  )::text[],
-  (select count(*) from tenant_tables),
-  (select count(*) from reached),
-  (select pg_catalog.json_agg(pg_catalog.json_build_array(v.name, v.reasons) order by v.name)
-   from verdicts v where v.reasons <> '{}')
-"""
-
-
-def probe(connection: DriverConnection, config: TenancyConfig) -> Isolation:
-    """Return what the server says of this connection, in one round trip.
+def probe(
+    connection: DriverConnection, config: TenancyConfig, metadata: MetaData | None = None
+) -> Isolation:
+    """Return what the server says of this connection.
 
     The connection must be outside a transaction: a new one is. Reads the catalog and two settings
-    and changes nothing. A pooler is recognised by a backend that is not the one of the start-up
-    handshake.
+    in a transaction that is rolled back. A pooler is recognised by a backend that is not the one
+    of the start-up handshake.
+
+    Args:
+        connection: of psycopg2.
+        config: what the database calls its tenants.
+        metadata: of the models; the tenant tables that it declares are looked for by name.
 
     Source: PostgreSQL manual, 5.9 Row Security Policies, 9.28.1 (`current_setting` with
     missing_ok in place of SHOW, which fails for an undefined setting).
@@ -203,31 +118,49 @@ def probe(connection: DriverConnection, config: TenancyConfig) -> Isolation:
     parameters = {
         "tenant_column": config.tenant_column,
         "root_table": config.root_table,
+        "declared": json.dumps(list(_declared(config, metadata))),
         "rule": rule,
         "wrapped_rule": f'{before} = ( SELECT {after[:-1]} AS "nullif"))',
         "authenticator": config.authenticator_role,
         "organization_setting": config.organization_setting,
         "user_setting": config.user_setting,
+        "login": connection.get_dsn_parameters().get("user", ""),
     }
     autocommit = connection.autocommit
-    connection.autocommit = True
+    connection.autocommit = False
     try:
         with connection.cursor() as cursor:
             cursor.execute(_PROBE, parameters)
-            row = cursor.fetchone()
+            names = [column.name for column in cursor.description]
+            found = dict(zip(names, cursor.fetchone(), strict=True))
     finally:
+        connection.rollback()
         connection.autocommit = autocommit
-    database, role, version, pid, organization, user, citus, reasons, tables, reached, open_ = row
     return Isolation(
-        database=database,
-        role=role,
-        server_version=version,
-        settings_defined=organization is not None and user is not None,
-        stored_default=bool(organization or user),
-        pooled=pid != connection.get_backend_pid(),
-        citus=citus,
-        role_reasons=tuple(reasons),
-        tables=tables,
-        reachable_tables=reached,
-        open_tables=tuple(OpenTable(name, tuple(why)) for name, why in open_ or ()),
+        database=found["database"],
+        role=found["role"],
+        server_version=found["server_version"],
+        settings_defined=None not in (found["organization"], found["user"]),
+        stored_default=bool(found["organization"] or found["user"]),
+        pooled=found["pid"] != connection.get_backend_pid(),
+        citus=found["citus"],
+        role_reasons=tuple(found["role_reasons"]),
+        open_relations=tuple(
+            OpenRelation(name, tuple(reasons)) for name, reasons in found["open_relations"] or ()
+        ),
+        tenant_tables=tuple(tuple(row) for row in found["tenant_tables"] or ()),
+        missing_tables=tuple(found["missing_tables"]),
+        reachable_tables=found["reachable_tables"],
+        shared_tables=tuple(tuple(row) for row in found["shared_tables"] or ()),
     )
+
+
+def _declared(config: TenancyConfig, metadata: MetaData | None) -> Iterable[dict[str, str | None]]:
+    for table in () if metadata is None else metadata.sorted_tables:
+        column = tenant_column(table, config)
+        if column is not None:
+            yield {
+                "schema_name": table.schema,
+                "table_name": table.name,
+                "column_name": column.name,
+            }

@@ -1,14 +1,11 @@
 """Sessions that carry one tenant, from transaction to transaction and connection to connection."""
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Executable, MetaData, Table, event
-from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import (
-    Mapper,
     ORMExecuteState,
     Session,
     SessionTransaction,
@@ -19,6 +16,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.sql import visitors
 
+from tenantry.binding import Binding
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import Tenant
 from tenantry.database import (
@@ -26,36 +24,21 @@ from tenantry.database import (
     TENANCY_OPTION,
     TENANT_OPTION,
     Tenancy,
+    bound_tenant,
     connection_state,
 )
 from tenantry.environment import default_engine
 from tenantry.exceptions import (
     ConfigurationError,
-    CrossTenantError,
     MissingTenantError,
     TenantSwitchError,
 )
 from tenantry.models import tenant_column
+from tenantry.ownership import check_owner, tenant_attribute
 
 _INFO_KEY: Final = "tenantry"
 
 Target = Session | scoped_session[Any] | Connection
-
-
-class _Binding:
-    """The tenant of one Session and the connections that its transaction is using."""
-
-    __slots__ = ("connections", "session", "tenant")
-
-    def __init__(self, session: Session) -> None:
-        self.session = weakref.ref(session)
-        self.tenant: Tenant | None = None
-        self.connections: list[Connection] = []
-
-    def __call__(self) -> Tenant | None:
-        """Return the tenant while the Session is in a transaction; a Connection may outlive it."""
-        session = self.session()
-        return self.tenant if session is not None and session.in_transaction() else None
 
 
 def set_tenant(target: Target, organization_id: object, user_id: object = None) -> Tenant:
@@ -80,20 +63,21 @@ def set_tenant(target: Target, organization_id: object, user_id: object = None) 
     if isinstance(target, Connection):
         return _bind_connection(target, organization_id, user_id)
     session = _session_of(target)
+    for bind in _binds_of(session):
+        _protection_of(bind)
     tenancy = _tenancy_of(session)
-    if tenancy is None and _bind_of(session) is not None:
-        raise ConfigurationError(
-            "this Session's engine is not protected, so a tenant would be forgotten with its "
-            "first transaction: create the engine with create_tenant_engine()"
-        )
     config = DEFAULT_CONFIG if tenancy is None else tenancy.config
     tenant = Tenant.parse(organization_id, user_id, config=config)
     binding = _binding_of(session)
     if binding.tenant != tenant:
         _refuse_switch(session, binding, tenant, config)
-        binding.tenant = tenant
-        for connection in binding.connections:
-            _tell(connection, tenant)
+        before, binding.tenant = binding.tenant, tenant
+        try:
+            for connection in binding.connections:
+                _tell(connection)
+        except BaseException:
+            binding.tenant = before
+            raise
     return tenant
 
 
@@ -108,7 +92,10 @@ def clear_tenant(target: Target) -> None:
             raise TenantSwitchError(
                 "the Connection is in a transaction for a tenant: commit or roll back first"
             )
+        _refuse_stale_objects(target, get_tenant(target))
         target.execution_options(**{TENANT_OPTION: None})
+        if not target.in_transaction():
+            _protection_of(target).write_between_transactions(target, None)
         return
     session = _session_of(target)
     binding = _binding_of(session)
@@ -122,7 +109,7 @@ def get_tenant(target: Target) -> Tenant | None:
     if isinstance(target, Connection):
         tenant: Tenant | None = target.get_execution_options().get(TENANT_OPTION)
         return tenant
-    binding: _Binding | None = _session_of(target).info.get(_INFO_KEY)
+    binding = _existing_binding(_session_of(target))
     return None if binding is None else binding.tenant
 
 
@@ -175,8 +162,7 @@ def tenant_scope(
 
 
 def _bind_connection(connection: Connection, organization_id: object, user_id: object) -> Tenant:
-    connection_state(connection)
-    tenancy: Tenancy = connection.get_execution_options()[TENANCY_OPTION]
+    tenancy = _protection_of(connection)
     tenant = Tenant.parse(organization_id, user_id, config=tenancy.config)
     current = get_tenant(connection)
     if current == tenant:
@@ -191,14 +177,36 @@ def _bind_connection(connection: Connection, organization_id: object, user_id: o
             f"the Connection is in a transaction for {current}: commit or roll back before "
             f"binding {tenant}"
         )
+    _refuse_stale_objects(connection, current)
     connection.execution_options(**{TENANT_OPTION: tenant})
-    if connection.in_transaction():
-        _tell(connection, tenant)
+    try:
+        if connection.in_transaction():
+            _tell(connection)
+        else:
+            tenancy.write_between_transactions(connection, tenant)
+    except BaseException:
+        connection.execution_options(**{TENANT_OPTION: current})
+        raise
     return tenant
 
 
+def _refuse_stale_objects(connection: Connection, current: Tenant | None) -> None:
+    """Raise TenantSwitchError if a Session on this Connection holds objects of its tenant."""
+    for user in connection_state(connection).users:
+        session = user.session()
+        if session is not None and session.bind is connection and _holds_objects(session):
+            raise TenantSwitchError(
+                f"a Session on this Connection holds objects of {current or 'no tenant'}, which "
+                "another tenant would be served from memory: close() or expunge_all() it first"
+            )
+
+
+def _holds_objects(session: Session) -> bool:
+    return bool(session.new or session.identity_map.values())
+
+
 def _refuse_switch(
-    session: Session, binding: _Binding, tenant: Tenant | None, config: TenancyConfig
+    session: Session, binding: Binding, tenant: Tenant | None, config: TenancyConfig
 ) -> None:
     """Raise TenantSwitchError unless nothing of the Session belongs to another tenant."""
     if session.in_nested_transaction() and binding.connections:
@@ -208,23 +216,23 @@ def _refuse_switch(
         )
     if binding.tenant is None:
         for instance in session.identity_map.values():
-            _check_owner(instance, tenant, config)
+            check_owner(instance, tenant, config)
         return
     if binding.connections:
         raise TenantSwitchError(
             f"the Session is in a transaction for {binding.tenant}: commit or roll back, then "
             f"close() it, before binding {tenant or 'no tenant'}; or use another Session"
         )
-    if session.new or session.identity_map.values():
+    if _holds_objects(session):
         raise TenantSwitchError(
             f"the Session holds objects of {binding.tenant}, which {tenant or 'no tenant'} would "
             "be served from memory: close() or expunge_all() it first, or use another Session"
         )
 
 
-def _tell(connection: Connection, tenant: Tenant | None) -> None:
-    tenancy: Tenancy = connection.get_execution_options()[TENANCY_OPTION]
-    tenancy.write(connection, tenant)
+def _tell(connection: Connection) -> None:
+    """Write the tenant into an open transaction, if all who use the Connection agree on it."""
+    _protection_of(connection).write(connection, bound_tenant(connection))
 
 
 def _session_of(target: Session | scoped_session[Any]) -> Session:
@@ -234,50 +242,49 @@ def _session_of(target: Session | scoped_session[Any]) -> Session:
     return target
 
 
-def _bind_of(session: Session) -> Engine | Connection | None:
-    try:
-        return session.get_bind()
-    except UnboundExecutionError:
-        return None
+def _binds_of(session: Session) -> Iterator[Engine | Connection]:
+    """Yield the engines and connections that a Session was given."""
+    if session.bind is not None:
+        yield session.bind
+    # SQLAlchemy has no accessor for the `binds` of a Session.
+    yield from vars(session).get("_Session__binds", {}).values()
 
 
 def _tenancy_of(session: Session) -> Tenancy | None:
-    bind = _bind_of(session)
-    if bind is None:
-        return None
+    """Return the layer of the Session's engines; all of them share its names for tenants."""
+    for bind in _binds_of(session):
+        tenancy: Tenancy | None = bind.get_execution_options().get(TENANCY_OPTION)
+        if tenancy is not None:
+            return tenancy
+    return None
+
+
+def _protection_of(bind: Engine | Connection) -> Tenancy:
     tenancy: Tenancy | None = bind.get_execution_options().get(TENANCY_OPTION)
+    if tenancy is None:
+        raise ConfigurationError(
+            f"the engine of {bind.engine.url!r} is not protected, so a tenant would be forgotten "
+            "with its first transaction: create it with create_tenant_engine(), or call "
+            "protect_engine() before anything else is made from it"
+        )
     return tenancy
 
 
-def _binding_of(session: Session) -> _Binding:
-    binding: _Binding | None = session.info.get(_INFO_KEY)
-    if binding is None or binding.session() is not session:
-        binding = session.info[_INFO_KEY] = _Binding(session)
+def _existing_binding(session: Session) -> Binding | None:
+    """Return the Session's own binding; `info` may be a copy of another Session's."""
+    binding: Binding | None = session.info.get(_INFO_KEY)
+    return binding if binding is not None and binding.session() is session else None
+
+
+def _binding_of(session: Session) -> Binding:
+    binding = _existing_binding(session)
+    if binding is None:
+        binding = session.info[_INFO_KEY] = Binding(session)
         if hasattr(session, "execution_options"):
             # SQLAlchemy 2.1 passes these to the Connection before it begins, so that the tenant is
             # written once; with 2.0 the Session's own event writes it right after.
             session.execution_options = session.execution_options.union({SESSION_OPTION: binding})
     return binding
-
-
-def _tenant_attribute(mapper: Mapper[Any], config: TenancyConfig) -> str | None:
-    """Return the name of the mapped attribute that holds the tenant; None for shared tables."""
-    for table in reversed(mapper.tables):
-        column = tenant_column(table, config)
-        if column is not None:
-            return mapper.get_property_by_column(column).key
-    return None
-
-
-def _check_owner(instance: object, tenant: Tenant | None, config: TenancyConfig) -> None:
-    """Raise CrossTenantError if a mapped object belongs to another organization."""
-    attribute = _tenant_attribute(object_mapper(instance), config)
-    owner = None if attribute is None else vars(instance).get(attribute)
-    if owner is not None and (tenant is None or owner != tenant.organization_id):
-        raise CrossTenantError(
-            f"{type(instance).__name__} belongs to organization {owner}, and the Session to "
-            f"{tenant or 'no tenant'}: work on it in a Session of its own organization"
-        )
 
 
 @event.listens_for(Session, "after_begin")
@@ -286,28 +293,22 @@ def _on_after_begin(
 ) -> None:
     """Write the Session's tenant where the connection's own begin could not know it."""
     if TENANCY_OPTION not in connection.get_execution_options():
+        if get_tenant(session) is not None:
+            _protection_of(connection)
         return
     binding = _binding_of(session)
+    state = connection_state(connection)
     if connection not in binding.connections:
         binding.connections.append(connection)
-    state = connection_state(connection)
-    own = get_tenant(connection)
-    if own is not None and binding.tenant is not None and own != binding.tenant:
-        raise TenantSwitchError(
-            f"the Session is bound to {binding.tenant} and its Connection to {own}"
-        )
-    wanted = binding.tenant or own
-    # After a ROLLBACK TO the server is back at what was written when the transaction began; the
-    # savepoint may be the Connection's own, of a Session that joined by create_savepoint.
-    savepoint = connection.in_nested_transaction()
-    if state.written != wanted or (savepoint and state.written_at_begin != wanted):
-        _tell(connection, wanted)
+        state.users.add(binding)
+    if state.written != bound_tenant(connection):
+        _tell(connection)
 
 
 @event.listens_for(Session, "after_transaction_end")
 def _on_after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        binding: _Binding | None = session.info.get(_INFO_KEY)
+        binding = _existing_binding(session)
         if binding is not None:
             binding.connections.clear()
 
@@ -336,7 +337,7 @@ def _on_before_flush(session: Session, _context: UOWTransaction, _instances: obj
         return
     tenant = get_tenant(session)
     for instance in (*session.new, *session.dirty, *session.deleted):
-        attribute = _tenant_attribute(object_mapper(instance), tenancy.config)
+        attribute = tenant_attribute(object_mapper(instance), tenancy.config)
         if attribute is None:
             continue
         if tenant is None:
@@ -349,7 +350,7 @@ def _on_before_flush(session: Session, _context: UOWTransaction, _instances: obj
         if instance in session.new and vars(instance).get(attribute) is None:
             setattr(instance, attribute, tenant.organization_id)
         else:
-            _check_owner(instance, tenant, tenancy.config)
+            check_owner(instance, tenant, tenancy.config)
 
 
 @event.listens_for(Session, "before_attach")
@@ -358,7 +359,7 @@ def _on_before_attach(session: Session, instance: object) -> None:
     tenant = get_tenant(session)
     if tenant is not None:
         tenancy = _tenancy_of(session)
-        _check_owner(instance, tenant, DEFAULT_CONFIG if tenancy is None else tenancy.config)
+        check_owner(instance, tenant, DEFAULT_CONFIG if tenancy is None else tenancy.config)
 
 
 def _bound_through_connection(session: Session) -> bool:

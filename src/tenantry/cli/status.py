@@ -69,7 +69,8 @@ def _print(isolation: Isolation, settings: Settings) -> None:
     table.add_row("server", f"PostgreSQL {isolation.server_version}")
     table.add_row("role", isolation.role)
     table.add_row(
-        "tenant tables", f"{isolation.tables}, {isolation.reachable_tables} open to the role"
+        "tenant tables",
+        f"{len(isolation.tenant_tables)}, {isolation.reachable_tables} open to the role",
     )
     table.add_row(
         "settings",

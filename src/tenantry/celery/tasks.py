@@ -9,6 +9,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 import celery
 from billiard.einfo import ExceptionInfo
 from celery.canvas import Signature
+from celery.exceptions import Reject
 from sqlalchemy.orm import Session
 
 from tenantry.celery.executions import current
@@ -41,8 +42,9 @@ class BaseTask(GuardedTask):
     Request = "tenantry.celery.requests:RecordedRequest"
 
     autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
-    # None of these goes away by trying again.
+    # Reject is an answer to the broker; none of the others goes away by trying again.
     dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (
+        Reject,
         TenancyError,
         TypeError,
         ValueError,

@@ -42,6 +42,14 @@
 \else
   \set maintenance_role tenantry_maintenance
 \endif
+\if :{?broker_role}
+\else
+  \set broker_role tenantry_broker
+\endif
+\if :{?broker_schema}
+\else
+  \set broker_schema tenantry_broker
+\endif
 \if :{?organization_setting}
 \else
   \set organization_setting app.current_organization
@@ -126,6 +134,8 @@ select
   pg_catalog.set_config('tenantry.app_role', :'app_role', true),
   pg_catalog.set_config('tenantry.authenticator_role', :'authenticator_role', true),
   pg_catalog.set_config('tenantry.maintenance_role', :'maintenance_role', true),
+  pg_catalog.set_config('tenantry.broker_role', :'broker_role', true),
+  pg_catalog.set_config('tenantry.broker_schema', :'broker_schema', true),
   pg_catalog.set_config('tenantry.organization_setting', :'organization_setting', true),
   pg_catalog.set_config('tenantry.user_setting', :'user_setting', true),
   pg_catalog.set_config('tenantry.schema', :'schema', true),
@@ -161,7 +171,7 @@ declare
   found_role pg_catalog.pg_roles;
   attributes text;
 begin
-  if (select pg_catalog.count(distinct name) < 7 or pg_catalog.bool_or(name = '')
+  if (select pg_catalog.count(distinct name) < 8 or pg_catalog.bool_or(name = '')
       from pg_catalog.unnest(array[
         pg_catalog.current_setting('tenantry.app_login'),
         pg_catalog.current_setting('tenantry.migrator_login'),
@@ -169,8 +179,9 @@ begin
         pg_catalog.current_setting('tenantry.owner_role'),
         pg_catalog.current_setting('tenantry.app_role'),
         pg_catalog.current_setting('tenantry.authenticator_role'),
-        pg_catalog.current_setting('tenantry.maintenance_role')]) as name) then
-    raise exception 'the four roles and the three logins need seven different names';
+        pg_catalog.current_setting('tenantry.maintenance_role'),
+        pg_catalog.current_setting('tenantry.broker_role')]) as name) then
+    raise exception 'the five roles and the three logins need eight different names';
   end if;
   for role in
     select named.kind, pg_catalog.current_setting(named.parameter) as name, named.bypass
@@ -179,6 +190,7 @@ begin
       ('group', 'tenantry.app_role', false),
       ('group', 'tenantry.authenticator_role', false),
       ('group', 'tenantry.maintenance_role', true),
+      ('group', 'tenantry.broker_role', false),
       ('login', 'tenantry.app_login', false),
       ('migrator', 'tenantry.migrator_login', false),
       ('login', 'tenantry.maintenance_login', false)
@@ -288,7 +300,8 @@ begin
     migrator_login,
     pg_catalog.current_setting('tenantry.owner_role'),
     pg_catalog.current_setting('tenantry.app_role'),
-    pg_catalog.current_setting('tenantry.maintenance_role')]
+    pg_catalog.current_setting('tenantry.maintenance_role'),
+    pg_catalog.current_setting('tenantry.broker_role')]
   loop
     perform pg_temp.tenantry_step('database ' || database, 'CONNECT for ' || role,
       pg_catalog.format('grant connect on database %I to %I', database, role));
@@ -342,6 +355,25 @@ begin
   perform pg_temp.tenantry_step('role ' || owner_role, 'its new functions: no EXECUTE for PUBLIC',
     pg_catalog.format('alter default privileges for role %I revoke execute on functions from public',
                       owner_role));
+end
+$$;
+
+-- Celery's messages and results are everybody's: a schema that the broker role alone gets into.
+do $$
+declare
+  schema text := pg_catalog.current_setting('tenantry.broker_schema');
+  broker_role text := pg_catalog.current_setting('tenantry.broker_role');
+begin
+  if pg_catalog.to_regnamespace(pg_catalog.quote_ident(schema)) is null then
+    perform pg_temp.tenantry_step('schema ' || schema, 'created',
+      pg_catalog.format('create schema %I authorization %I', schema,
+        pg_catalog.current_setting('tenantry.owner_role')));
+  end if;
+  perform pg_temp.tenantry_step('schema ' || schema, 'nothing for PUBLIC',
+    pg_catalog.format('revoke all on schema %I from public, %I', schema,
+      pg_catalog.current_setting('tenantry.app_role')));
+  perform pg_temp.tenantry_step('schema ' || schema, 'USAGE and CREATE for ' || broker_role,
+    pg_catalog.format('grant usage, create on schema %I to %I', schema, broker_role));
 end
 $$;
 

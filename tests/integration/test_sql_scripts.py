@@ -628,6 +628,8 @@ HOSTILE = {
     "app_role": f"select {MARK}",
     "authenticator_role": f'"reader" {MARK}',
     "maintenance_role": f"maintenance\\{MARK}",
+    "broker_role": f"bro'ker {MARK}",
+    "broker_schema": 'bro"ker',
     "schema": "Sche\"ma 's",
     "tenant_column": "Tenant's Id",
     "root_table": 'Root "Table"',
@@ -642,6 +644,7 @@ PLAIN = {
         "app_role",
         "authenticator_role",
         "maintenance_role",
+        "broker_role",
     )
 }
 
@@ -818,7 +821,7 @@ def test_roles_takes_passwords_from_the_environment(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ({"app_role": PLAIN["owner_role"]}, "seven different names"),
+        ({"app_role": PLAIN["owner_role"]}, "eight different names"),
         ({"app_login": f"super_{MARK}"}, "is a superuser"),
         ({"app_login": f"bypass_{MARK}"}, "has BYPASSRLS or REPLICATION"),
     ],

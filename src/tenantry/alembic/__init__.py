@@ -4,6 +4,7 @@ Importing this package registers `op.isolate_table` and the other operations, an
 """
 
 from tenantry.alembic import comparison as _comparison  # noqa: F401 - registers the comparators
+from tenantry.alembic.broker import CreateBrokerSchemaOp, DropBrokerSchemaOp
 from tenantry.alembic.environment import run_migrations
 from tenantry.alembic.operations import (
     AssumeRoleOp,
@@ -19,9 +20,11 @@ from tenantry.alembic.operations import (
 
 __all__ = [
     "AssumeRoleOp",
+    "CreateBrokerSchemaOp",
     "CreateMaintenanceLogOp",
     "CreateTenancyRolesOp",
     "DefineTenantSettingsOp",
+    "DropBrokerSchemaOp",
     "DropMaintenanceLogOp",
     "ExposeTableOp",
     "IsolateTableOp",

@@ -13,13 +13,14 @@ from psycopg2.extensions import encrypt_password
 from tenantry.embedded.postmaster import HOST
 from tenantry.exceptions import EmbeddedServerError
 
-Login = Literal["app", "owner", "maintenance", "superuser"]
+Login = Literal["app", "owner", "maintenance", "courier", "superuser"]
 
 DATABASE: Final = "tenantry"
 ROLES: Final[Mapping[Login, str]] = {
     "app": "tenantry_login",
     "owner": "tenantry_migrator",
     "maintenance": "tenantry_maintainer",
+    "courier": "tenantry_courier",
     "superuser": "postgres",
 }
 
@@ -85,7 +86,7 @@ def prepare(port: int, passwords: Mapping[str, str]) -> None:
 
 
 def create_database(port: int, password: str, name: str, template: str | None) -> None:
-    """Create a database of the migrator's that only the three logins may enter.
+    """Create a database of the migrator's that only the server's own logins may enter.
 
     With a template its `ALTER DATABASE … SET` values are taken over too, which PostgreSQL's own
     copy leaves behind.

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -148,6 +149,22 @@ class Home:
         """Remove the record and the log."""
         self._record_file(major).unlink(missing_ok=True)
         self.log_file(major).unlink(missing_ok=True)
+
+    def secret(self, name: str) -> str:
+        """Return what is kept under this name, a random text if there is nothing yet."""
+        path = self.folder / f"{name}.secret"
+        try:
+            with os.fdopen(
+                self._open(path, os.O_RDWR | os.O_CREAT), "r+", encoding="ascii"
+            ) as file:
+                kept = file.read().strip()
+                if not kept:
+                    kept = secrets.token_hex(32)
+                    file.seek(0)
+                    file.write(kept)
+                return kept
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
 
     def area(self, major: int, record: Record) -> Path:
         """Return the folder that holds the data, as recorded.

@@ -83,7 +83,8 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: it could not be started; the message has the end of its log.
         """
-        if self.is_running():
+        serving = self._serving()
+        if serving is not None and not _missing(serving[0]):
             return
         major = self._binaries.major
         self._home.create(Account.current())
@@ -94,8 +95,10 @@ class EmbeddedServer:
             found = self._postmaster(record)
             if found is None or not found.ready:
                 found = self._launch(record)
-            if not record.ready or record.port != found.port:
-                if not record.ready:
+            missing = _missing(record)
+            if not record.ready or record.port != found.port or missing:
+                if not record.ready or missing:
+                    record = replace(record, passwords=record.passwords | missing)
                     bootstrap.prepare(_port(found), record.passwords)
                 self._home.remember(major, replace(record, ready=True, port=found.port))
 
@@ -165,7 +168,7 @@ class EmbeddedServer:
     def create_database(self, name: str, template: str | None = None) -> None:
         """Create a database of the migrator's, as a copy of the template if one is named.
 
-        The three logins may enter it, PUBLIC may not.
+        The server's own logins may enter it, PUBLIC may not.
 
         Raises:
             EmbeddedServerError: the server is not running, the name is taken, or somebody is
@@ -173,6 +176,18 @@ class EmbeddedServer:
         """
         port, passwords = self._access()
         bootstrap.create_database(port, passwords["superuser"], name, template)
+
+    def secret(self, name: str) -> str:
+        """Return a random text of 64 hexadecimal digits that belongs to this home.
+
+        It is made when first asked for and kept in the home, readable for the home's owner alone.
+
+        Raises:
+            EmbeddedServerError: the home cannot be used.
+        """
+        self._home.create(Account.current())
+        with self._home.locked():
+            return self._home.secret(name)
 
     def drop_database(self, name: str) -> None:
         """Drop the database if it exists, ending the connections to it.
@@ -270,6 +285,11 @@ class EmbeddedServer:
         area = self._home.area(major, record)
         stop_postmaster(area / "data")
         return area
+
+
+def _missing(record: Record) -> dict[str, str]:
+    """Return passwords for logins that the server, made by an older version, does not have yet."""
+    return {login: secrets.token_urlsafe(24) for login in ROLES if login not in record.passwords}
 
 
 def default_server() -> EmbeddedServer:

@@ -53,7 +53,9 @@ def create_logins(admin: URL) -> Prepared:
     """
     with connected(admin) as cursor:
         version, superuser = _capabilities(cursor, admin)
-        known: list[Login] = ["app", "owner", "maintenance"] if superuser else [*_ORDINARY]
+        known: list[Login] = (
+            ["app", "owner", "maintenance", "courier"] if superuser else [*_ORDINARY]
+        )
         passwords = {login: _password(admin, login) for login in known}
         # Two runs that begin at once would otherwise update the same roles at once.
         cursor.execute("select pg_advisory_lock(hashtext('tenantry.testing'))")

@@ -28,12 +28,12 @@ logger = logging.getLogger("tenantry")
 Kind = Literal["url", "container", "embedded"]
 Choice = Literal["auto", "url", "container", "embedded"]
 
-_GUESTS: Final[frozenset[Login]] = frozenset({"app", "maintenance"})
+_GUESTS: Final[frozenset[Login]] = frozenset({"app", "maintenance", "courier"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server whose databases belong to the migrator and admit the three logins alone.
+    """A running server whose databases belong to the migrator and admit the server's own logins alone.
 
     Attributes:
         name: how it was found.

@@ -34,8 +34,8 @@ from assay.services.imports import import_tests
 from assay.services.organizations import create_organization
 from assay.tasks import execute_test_configuration
 from assay.worker import app
-from tenantry import Tenant, maintenance_session, tenant_scope
-from tenantry.celery import publishing_for
+from tenantry import maintenance_session, tenant_scope
+from tenantry.celery.launcher import task_launcher
 
 _TIMEOUT: Final = 3
 _FINAL: Final = {RunStatus.COMPLETED, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED}
@@ -44,9 +44,10 @@ _FILES: Final = {"gsm8k": "gsm8k_test.jsonl", "truthfulqa": "truthfulqa.csv"}
 
 @dataclass(slots=True)
 class Party:
-    """An organization of the demonstration, and its run."""
+    """An organization of the demonstration, and its run, which it starts as itself."""
 
     name: str
+    id: None
     organization_id: uuid.UUID
     configuration_id: uuid.UUID
     questions: list[Question]
@@ -172,12 +173,13 @@ def _prepare(name: str, path: Path, url: str, limit: int | None) -> Party:
     with tenant_scope(organization.id) as session:
         rows = session.execute(select(Test.prompt, Test.expected, Test.metric))
         questions = [Question(*row) for row in rows]
-    return Party(name, organization.id, configuration_id, questions)
+    return Party(name, None, organization.id, configuration_id, questions)
 
 
 def _launch(party: Party) -> None:
-    with publishing_for(Tenant.parse(party.organization_id)):
-        party.run = execute_test_configuration.delay(str(party.configuration_id)).id
+    party.run = task_launcher(
+        execute_test_configuration, str(party.configuration_id), current_user=party
+    ).id
 
 
 def _watch(parties: list[Party], console: Console, deadline: float) -> bool:

@@ -5,15 +5,17 @@ that is not configured.
 """
 
 import hashlib
+import logging
 import os
 from typing import Any
 
 from celery import Celery
-from kombu.transport import sqlalchemy
+from kombu.transport import TRANSPORT_ALIASES
 
 import tenantry
 from assay.config import Settings
 from assay.database import SessionLocal
+from assay.models import TaskRecord
 from tenantry.celery import install_tenancy
 from tenantry.environment import application_url, migration_url
 
@@ -39,17 +41,21 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         "task_track_started": True,
         "task_time_limit": settings.task_time_limit,
-        "task_soft_time_limit": settings.task_time_limit * 0.95,
+        # In between the task can still file what became of it.
+        "task_soft_time_limit": max(settings.task_time_limit - 30, settings.task_time_limit / 2),
         "worker_concurrency": 8,
         "worker_prefetch_multiplier": 4,
         "worker_max_tasks_per_child": 1000,
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        "beat_schedule": {},
+        "beat_scheduler": "assay.schedule:RecoveringScheduler",
+        "beat_schedule": {
+            "sweep-runs": {
+                "task": "assay.tasks.run.sweep_runs",
+                "schedule": settings.runs.swept_every,
+                "options": {"expires": settings.runs.swept_every},
+            },
+        },
     }
-
-
-# The class's own value: as an option of the transport it would be passed on to create_engine().
-sqlalchemy.Transport.polling_interval = 0.1
 
 
 def _transport_options(broker: str, settings: Settings) -> dict[str, Any]:
@@ -80,7 +86,12 @@ def _task_key() -> str:
     return key if password is None else hashlib.sha256(f"tenantry:{password}".encode()).hexdigest()
 
 
+TRANSPORT_ALIASES["sqla"] = "assay.transport:Transport"
+
+# At INFO it writes a line for each request, with the URL.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
 settings = Settings.from_environment()
 app.conf.update(_configuration(settings))
-install_tenancy(app, key=_task_key(), sessions=SessionLocal)
+install_tenancy(app, key=_task_key(), sessions=SessionLocal, records=TaskRecord)
 app.autodiscover_tasks(["assay"], force=True)

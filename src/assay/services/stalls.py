@@ -3,12 +3,26 @@
 import uuid
 from datetime import datetime, timedelta
 
-from sqlalchemy import ScalarSelect, func, select, update
+from sqlalchemy import Engine, ScalarSelect, func, select, update
 from sqlalchemy.orm import Session
 
 from assay.config import RunPolicy
 from assay.models import Endpoint, RunStatus, TestConfiguration, TestResult, TestRun, Verdict
 from assay.services.runs import Outcome, insert_results, missing_tests
+from tenantry import maintenance_session
+
+
+def find_organizations(engine: Engine | None = None) -> list[uuid.UUID]:
+    """Return the organizations with a run under way; work across tenants, recorded in the log.
+
+    Raises:
+        ConfigurationError: there is no login for it.
+    """
+    with maintenance_session(
+        reason="sweep: whose runs are under way", actor="assay worker", engine=engine
+    ) as session:
+        query = select(TestRun.organization_id).where(TestRun.status == RunStatus.RUNNING)
+        return list(session.scalars(query.distinct().order_by(TestRun.organization_id)))
 
 
 def claim_stalled_runs(

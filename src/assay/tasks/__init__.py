@@ -5,6 +5,7 @@ from assay.tasks.runs import (
     execute_single_test,
     execute_test_configuration,
     resume_stalled_runs,
+    sweep_runs,
 )
 from assay.tasks.sets import count_test_sets, get_test_configuration
 
@@ -16,4 +17,5 @@ __all__ = [
     "get_test_configuration",
     "manual_db_example",
     "resume_stalled_runs",
+    "sweep_runs",
 ]

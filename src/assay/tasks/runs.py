@@ -5,13 +5,21 @@ import uuid
 from typing import Any
 
 from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
 
 from assay.models import Verdict
 from assay.services import runs, stalls
 from assay.services.endpoints import storable
 from assay.services.execution import execute
 from assay.worker import app, settings
-from tenantry.celery import BaseTask, current_tenant, get_db_session
+from tenantry import Tenant
+from tenantry.celery import (
+    BaseTask,
+    current_tenant,
+    get_db_session,
+    publishing_for,
+    tenant_free,
+)
 
 logger = logging.getLogger("assay.tasks")
 
@@ -37,9 +45,10 @@ def execute_test_configuration(self: Task, configuration_id: str) -> dict[str, A
 
 
 class _SingleTest(BaseTask):
-    """Files an error for its test when it fails for good."""
+    """Files an error for its test when it fails for good, or takes too long once."""
 
     abstract = True
+    dont_autoretry_for = (*BaseTask.dont_autoretry_for, SoftTimeLimitExceeded)
 
     def on_failure(
         self, exc: Exception, task_id: str, args: Any, kwargs: dict[str, Any], einfo: Any
@@ -54,7 +63,13 @@ class _SingleTest(BaseTask):
         )
 
 
-@app.task(base=_SingleTest, name="assay.tasks.test.execute_single_test", ignore_result=True)
+# Its record is the result's row: what the run lacks is sent again without another.
+@app.task(
+    base=_SingleTest,
+    name="assay.tasks.test.execute_single_test",
+    ignore_result=True,
+    record=False,
+)
 def execute_single_test(run_id: str, test_id: str) -> None:
     """Execute one test of a run, file what came of it, and end the run if it was the last."""
     organization_id, run, test = _organization_id(), uuid.UUID(run_id), uuid.UUID(test_id)
@@ -73,7 +88,7 @@ def execute_single_test(run_id: str, test_id: str) -> None:
         runs.end_run(db, organization_id, run)
 
 
-@app.task(base=BaseTask, name="assay.tasks.run.resume_stalled_runs")
+@app.task(base=BaseTask, name="assay.tasks.run.resume_stalled_runs", record=False)
 def resume_stalled_runs() -> dict[str, Any]:
     """Send the missing tests of the tenant's stalled runs out again, or give them up."""
     organization_id = _organization_id()
@@ -87,6 +102,15 @@ def resume_stalled_runs() -> dict[str, Any]:
             runs.end_run(db, organization_id, run_id)
         sent += _send_missing(organization_id, run_id)
     return {"stalled": len(stalled), "sent": sent, "given_up": given_up}
+
+
+@app.task(base=BaseTask, name="assay.tasks.run.sweep_runs", ignore_result=True, record=False)
+@tenant_free
+def sweep_runs() -> None:
+    """Send `resume_stalled_runs` out for each organization with a run under way."""
+    for organization_id in stalls.find_organizations():
+        with publishing_for(Tenant.parse(organization_id)):
+            resume_stalled_runs.apply_async(expires=settings.runs.swept_every)
 
 
 def _file(run_id: uuid.UUID, test_id: uuid.UUID, outcome: runs.Outcome) -> None:

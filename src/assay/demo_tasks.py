@@ -1,7 +1,7 @@
 """Runs two organizations' sets of tests at once, by a real worker, and checks every count.
 
-It needs an empty database in the environment, as `python -m tenantry.testing` gives it, and leaves
-its rows there.
+It migrates the environment's database, which may be the embedded server's, and leaves its rows
+there.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from assay.services.organizations import create_organization
 from assay.tasks import execute_test_configuration
 from assay.worker import app
 from tenantry import maintenance_session, tenant_scope
-from tenantry.celery.launcher import task_launcher
+from tenantry.celery import task_launcher
 
 _TIMEOUT: Final = 3
 _FINAL: Final = {RunStatus.COMPLETED, RunStatus.PARTIAL, RunStatus.FAILED, RunStatus.CANCELLED}
@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--limit", type=int, help="take so many tests of each file")
     parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument(
+        "--no-access", action="store_true", help="forbid the worker the call: the run must notice"
+    )
     parser.add_argument("--patience", type=float, default=300, help="seconds until it has failed")
     options = parser.parse_args(arguments)
     console = Console(stderr=not sys.stdout.isatty())
@@ -76,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         for party in parties:
             application.learn(f"/{party.name}", party.questions)
         started = time.monotonic()
-        with working(Path(folder), concurrency=options.concurrency) as log:
+        environ = os.environ if options.no_access else worker_environment()
+        with working(Path(folder), environ, concurrency=options.concurrency) as log:
             for party in parties:
                 _launch(party)
             ended = _watch(parties, console, started + options.patience)
@@ -98,8 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @contextmanager
-def working(folder: Path, *, concurrency: int) -> Iterator[Path]:
-    """Run a worker with its beat, on this process's environment, and yield its log's path."""
+def working(folder: Path, environ: Mapping[str, str], *, concurrency: int) -> Iterator[Path]:
+    """Run a worker with its beat in the environment, and yield its log's path."""
     log = folder / "worker.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -107,7 +111,7 @@ def working(folder: Path, *, concurrency: int) -> Iterator[Path]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=worker_environment(),
+            env=dict(environ),
             start_new_session=True,
         )
     try:

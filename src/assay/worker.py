@@ -4,9 +4,7 @@ A module with tasks imports `app` from here, so that nobody can publish one with
 that is not configured.
 """
 
-import hashlib
 import logging
-import os
 from typing import Any
 
 from celery import Celery
@@ -16,19 +14,24 @@ import tenantry
 from assay.config import Settings
 from assay.database import SessionLocal
 from assay.models import TaskRecord
-from tenantry.celery import install_tenancy
-from tenantry.environment import application_url, migration_url
+from tenantry.celery import (
+    add_sweeper,
+    broker_url,
+    install_tenancy,
+    result_backend_url,
+    task_key,
+)
 
 app = Celery("assay", set_as_current=True)
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    broker = os.environ.get("BROKER_URL") or _queue_url()
+    broker = broker_url(_databases)
     return {
         "broker_url": broker,
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": _transport_options(broker, settings),
-        "result_backend": os.environ.get("RESULT_BACKEND_URL") or None,
+        "result_backend": result_backend_url(_databases),
         "result_expires": 24 * 60 * 60,
         "task_serializer": "json",
         "result_serializer": "json",
@@ -67,31 +70,14 @@ def _transport_options(broker: str, settings: Settings) -> dict[str, Any]:
     return {}
 
 
-def _queue_url() -> str:
-    url = migration_url(tenantry.Settings.from_environment())
-    return f"sqla+{url.render_as_string(hide_password=False)}"
-
-
-def _task_key() -> str:
-    """Return the key that seals messages.
-
-    Without one of its own it is made from the application's password: who knows that can act for
-    every tenant anyway. Not in production, where a broker's operator should not depend on it.
-    """
-    key = os.environ.get("TENANTRY_TASK_KEY", "").strip()
-    found = tenantry.Settings.from_environment()
-    if key or found.environment == "production":
-        return key
-    password = application_url(found).password
-    return key if password is None else hashlib.sha256(f"tenantry:{password}".encode()).hexdigest()
-
-
 TRANSPORT_ALIASES["sqla"] = "assay.transport:Transport"
 
 # At INFO it writes a line for each request, with the URL.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
+_databases = tenantry.Settings.from_environment()
 settings = Settings.from_environment()
 app.conf.update(_configuration(settings))
-install_tenancy(app, key=_task_key(), sessions=SessionLocal, records=TaskRecord)
+install_tenancy(app, key=task_key(_databases), sessions=SessionLocal, records=TaskRecord)
+add_sweeper(app, every=settings.runs.swept_every)
 app.autodiscover_tasks(["assay"], force=True)

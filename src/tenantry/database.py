@@ -257,6 +257,8 @@ class Tenancy:
 
     def on_rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Forget what was written since the transaction began: the server forgets it too."""
+        if connection.invalidated:
+            return
         state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
         if state is not None and state.written != state.written_at_begin:
             state.written = _UNWRITTEN
@@ -381,14 +383,25 @@ class Tenancy:
         return None
 
     def _missing_table(self, error: BaseException) -> MissingMigrationsError | None:
-        if getattr(error, "pgcode", None) not in {"42P01", "42703"} or self.metadata is None:
+        """Recognise a table or column that the models have and the database has not."""
+        if self.metadata is None:
             return None
         message = _first_line(error)
-        if not any(f'"{table.name}"' in message for table in self.metadata.tables.values()):
-            return None
-        return MissingMigrationsError(
-            f"{message}: the database is behind the models; run `alembic upgrade head`"
-        )
+        code = getattr(error, "pgcode", None)
+        for table in self.metadata.tables.values():
+            if code == "42P01":
+                missing = f'"{table.name}"' in message or f'"{table.fullname}"' in message
+            else:
+                missing = code == "42703" and any(
+                    f"{table.name}.{column.name} " in message
+                    or f'"{column.name}" of relation "{table.name}"' in message
+                    for column in table.columns
+                )
+            if missing:
+                return MissingMigrationsError(
+                    f"{message}: the database is behind the models; run `alembic upgrade head`"
+                )
+        return None
 
 
 def create_tenant_engine(

@@ -246,8 +246,9 @@ def _binds_of(session: Session) -> Iterator[Engine | Connection]:
     """Yield the engines and connections that a Session was given."""
     if session.bind is not None:
         yield session.bind
-    # SQLAlchemy has no accessor for the `binds` of a Session.
-    yield from vars(session).get("_Session__binds", {}).values()
+    # `binds` from SQLAlchemy 2.1 on; before, a name of the class's own.
+    attributes = vars(session)
+    yield from attributes.get("binds", attributes.get("_Session__binds", {})).values()
 
 
 def _tenancy_of(session: Session) -> Tenancy | None:

@@ -113,7 +113,7 @@ def test_migrated_database_is_a_wall(fresh_database: Database) -> None:
     found = probed(fresh_database.app_url)
     assert found.enforced
     assert found.reasons == ()
-    assert found.tables == found.reachable_tables
+    assert len(found.tenant_tables) == found.reachable_tables
     assert (found.database, found.role) == (fresh_database.name, "tenantry_login")
     assert not found.pooled
     assert not found.citus
@@ -133,7 +133,7 @@ def test_fault_is_found(
     )
     found = probed(login.url)
     assert not found.enforced
-    tables = {table.table: table.reasons for table in found.open_tables}
+    tables = {table.name: table.reasons for table in found.open_relations}
     assert reason in " ".join(tables["public.test_sets"])
     if not statements[0].startswith("grant tenantry_owner"):
         assert set(tables) == {"public.test_sets"}
@@ -166,7 +166,7 @@ def test_role_that_is_let_past_is_found(logins: Logins, options: str, reason: st
     assert found.role_reasons == (f"role {past.name} {reason}",)
     found = probed(logins("tenantry_app", past.name).url)
     assert not found.enforced
-    assert found.role_reasons == (f"role {past.name} {reason} and this login can become it",)
+    assert found.role_reasons == (f"role {past.name} {reason}, and this login can become it",)
 
 
 def test_role_that_reaches_the_servers_files_is_found(logins: Logins) -> None:
@@ -180,14 +180,14 @@ def test_role_without_privileges_is_found(logins: Logins) -> None:
     """A login that reaches no tenant table is not mistaken for one that is kept apart."""
     found = probed(logins().url)
     assert found.reachable_tables == 0
-    assert found.tables > 0
+    assert len(found.tenant_tables) > 0
     assert "holds no privilege on any tenant table" in " ".join(found.reasons)
 
 
 def test_database_without_tables_is_no_wall(empty_database: Database) -> None:
     """Before the migrations nothing is enforced, and the reason says what to run."""
     found = probed(empty_database.app_url)
-    assert found.tables == 0
+    assert found.tenant_tables == ()
     assert "alembic upgrade head" in " ".join(found.reasons)
 
 
@@ -226,7 +226,7 @@ def test_partition_without_a_wall_is_found(fresh_database: Database) -> None:
     )
     assert probed(fresh_database.app_url).enforced
     change(fresh_database, "grant select on notes_0 to tenantry_app")
-    assert [table.table for table in probed(fresh_database.app_url).open_tables] == [
+    assert [table.name for table in probed(fresh_database.app_url).open_relations] == [
         "public.notes_0"
     ]
 
@@ -242,7 +242,7 @@ def test_table_in_another_schema_is_found(fresh_database: Database) -> None:
     assert probed(fresh_database.app_url).enforced
     change(fresh_database, 'grant usage on schema "Other" to tenantry_app')
     found = probed(fresh_database.app_url)
-    assert [table.table for table in found.open_tables] == ['"Other".notes']
+    assert [table.name for table in found.open_relations] == ['"Other".notes']
     assert found.reasons == (
         '"Other".notes: row security is not enabled, row security is not forced',
     )
@@ -264,7 +264,7 @@ def test_nothing_in_the_search_path_answers_for_the_catalog(fresh_database: Data
     url = fresh_database.app_url.update_query_dict(
         {"options": "-csearch_path=shadow,pg_catalog,public"}
     )
-    assert [table.table for table in probed(url).open_tables] == ["public.test_sets"]
+    assert [table.name for table in probed(url).open_relations] == ["public.test_sets"]
 
 
 def test_probe_leaves_the_connection_as_it_was(fresh_database: Database) -> None:
@@ -283,6 +283,6 @@ def test_other_names_are_other_tables(fresh_database: Database) -> None:
         fresh_database.app_url,
         TenancyConfig(tenant_column="customer_id", root_table="customers"),
     )
-    assert found.tables == 0
+    assert found.tenant_tables == ()
     other = TenancyConfig(organization_setting="app.another")
     assert not probed(fresh_database.app_url, other).enforced

@@ -223,9 +223,6 @@ def test_driver_cursor_in_the_transaction_is_the_tenants(engine: Engine) -> None
                 assert driver_reads(connection) == names_of(letter)
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the last committed tenant stays on the server until the next begin"
-)
 @pytest.mark.parametrize("wall", DATABASE_WALLS[:1], ids=str)
 def test_driver_cursor_before_the_transaction_is_not_the_last_tenants(
     engine: Engine, wall: Wall
@@ -239,9 +236,6 @@ def test_driver_cursor_before_the_transaction_is_not_the_last_tenants(
         assert not driver_reads(connection) & names_of("a")
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the last committed tenant stays on the server until the next begin"
-)
 @pytest.mark.parametrize("wall", DATABASE_WALLS[:1], ids=str)
 def test_driver_cursor_after_clear_tenant_sees_nothing(engine: Engine, wall: Wall) -> None:
     """After `clear_tenant` a driver's cursor on the same Connection is nobody's."""
@@ -253,9 +247,6 @@ def test_driver_cursor_after_clear_tenant_sees_nothing(engine: Engine, wall: Wal
         assert driver_reads(connection) == set()
 
 
-@pytest.mark.xfail(
-    strict=False, reason="the last committed tenant stays on the server until the next begin"
-)
 @pytest.mark.parametrize("wall", DATABASE_WALLS[:1], ids=str)
 def test_transaction_ended_in_text_brings_no_earlier_tenant_back(
     engine: Engine, wall: Wall

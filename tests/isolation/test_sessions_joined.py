@@ -121,7 +121,6 @@ def test_rollback_in_a_shared_transaction_brings_no_earlier_tenant_back(
         first.close()
 
 
-@pytest.mark.xfail(reason="the first Session runs with the second one's tenant")
 def test_two_sessions_at_once_do_not_see_each_other(engine: Engine, join_mode: JoinMode) -> None:
     """Two Sessions that use one Connection by turns are kept apart, or the second is refused."""
     with engine.connect() as connection:
@@ -155,7 +154,6 @@ def test_connection_of_another_tenant_is_refused(engine: Engine) -> None:
     session_checks.check_open_transaction_of_another_is_refused(engine)
 
 
-@pytest.mark.xfail(reason="the identity map outlives the Connection's tenant")
 def test_connection_switched_under_a_session_serves_nothing_from_memory(engine: Engine) -> None:
     """Objects that a Session has of its Connection's last tenant are not served to the next."""
     with engine.connect() as connection:
@@ -199,7 +197,6 @@ def test_session_over_two_engines_is_one_tenants(world: World, wall: Wall) -> No
             assert seen(one) == seen(two) == set()
 
 
-@pytest.mark.xfail(reason="binds hide the layer from the checks of the ORM")
 @pytest.mark.parametrize("wall", DATABASE_WALLS, ids=str)
 def test_session_over_two_engines_without_tenant_is_refused(world: World, wall: Wall) -> None:
     """A Session without an engine of its own needs a tenant as any other does."""
@@ -212,7 +209,6 @@ def test_session_over_two_engines_without_tenant_is_refused(world: World, wall: 
         session.rollback()
 
 
-@pytest.mark.xfail(reason="binds hide the layer from set_tenant")
 def test_session_with_an_unprotected_engine_among_its_binds_is_refused(world: World) -> None:
     """A tenant cannot be bound where one of the engines would forget it."""
     engine = create_engine(world.walled.app_url)

@@ -260,7 +260,6 @@ def test_object_of_another_tenant_cannot_join(engine: Engine) -> None:
         assert seen(session) == names_of("b")
 
 
-@pytest.mark.xfail(reason="merge(load=False) attaches the copy before it is filled")
 @pytest.mark.parametrize("wall", WALLS[:1], ids=str)
 def test_object_of_another_tenant_cannot_be_merged_without_loading(engine: Engine) -> None:
     """`merge(load=False)` does not put A's object into the identity map of a Session of B."""
@@ -275,7 +274,6 @@ def test_object_of_another_tenant_cannot_be_merged_without_loading(engine: Engin
         assert session.get(TestSet, identity) is None
 
 
-@pytest.mark.xfail(reason="an expired object does not tell its organization")
 @pytest.mark.parametrize("wall", WALLS[:1], ids=str)
 def test_expired_object_of_another_tenant_cannot_join(engine: Engine) -> None:
     """An object of A whose attributes are expired is known by its key."""

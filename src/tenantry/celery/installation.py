@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery, Task, signals
+from kombu.transport.sqlalchemy import Channel
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
@@ -131,8 +132,11 @@ def install_tenancy(
         with sessions() as session:
             bind = session.get_bind()
         engine = bind.engine if isinstance(bind, Connection) else bind
-        # The parent's connections are the parent's: forget them here without closing them.
-        engine.dispose(close=False)
+        # The parent's connections are the parent's: forget them here without closing them. Where
+        # the broker is a database, a child that replaces another inherits the consumer's as well.
+        brokers = [broker for broker, _ in Channel._engines.values()]
+        for inherited in (engine, *brokers):
+            inherited.dispose(close=False)
 
     signals.before_task_publish.connect(seal, weak=False)
     signals.task_prerun.connect(bind, weak=False)

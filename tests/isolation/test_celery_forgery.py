@@ -1,11 +1,11 @@
 """A message that does not prove whose it is gets nothing executed, in no tenant and in none."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from tests.fixtures.task_board import letters, new_label, wait_until
+from tests.fixtures.task_board import letters, new_label
+from tests.fixtures.task_checks import check_refused
 from tests.fixtures.task_messages import Message
 from tests.fixtures.task_workers import Bench, new_bench
 from tests.fixtures.worlds import TENANTS, World, new_world
@@ -130,17 +130,7 @@ FORGERIES: Final[dict[str, Forge]] = {
 def test_forged_message_is_refused(bench: Bench, forge: Forge) -> None:
     """Nothing of it is executed, its failure is stored, and the log says why."""
     label = new_label()
-    message = forge(bench, label)
-    message.send(bench)
-    wait_until(
-        lambda: bench.app.AsyncResult(message.id).ready(), 30, lambda: bench.log_text()[-2000:]
-    )
-    bench.settle()
-    assert bench.board.read(label) == []
-    result = bench.app.AsyncResult(message.id)
-    assert result.state == "FAILURE"
-    assert type(result.result).__name__ == "RefusedMessageError"
-    assert re.search(rf"WARNING.*message {message.id} for '{message.task}'", bench.log_text())
+    check_refused(bench, forge(bench, label), label)
 
 
 def test_genuine_message_is_executed(bench: Bench) -> None:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.fixtures.task_board import labels, letters, new_label
+from tests.fixtures.task_board import letters, new_label
+from tests.fixtures.task_checks import check_way
 from tests.fixtures.task_ways import WAYS, Way
 from tests.fixtures.task_workers import POOLS, Bench, new_bench
-from tests.fixtures.worlds import TENANTS, World, new_world
+from tests.fixtures.worlds import World, new_world
 
-from tenantry import Tenant
-from tenantry.celery import publishing_for
 from tenantry.testing import Server
 
 
@@ -36,14 +35,7 @@ def bench(
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_task_runs_for_its_publisher(bench: Bench, way: Way) -> None:
     """Published by two tenants in turn, each execution is told, and sees, its own tenant's rows."""
-    published = {letter: new_label() for letter in "ab"}
-    for letter, label in published.items():
-        with publishing_for(Tenant(TENANTS[letter])):
-            way.publish(bench.app, label)
-    for letter, label in published.items():
-        sights = bench.board.wait(label, len(way.labels))
-        assert letters(sights) == {letter}
-        assert tuple(labels(sights)) == way.labels
+    check_way(bench, way)
 
 
 def test_tenant_task_without_tenant_is_not_executed(bench: Bench) -> None:

@@ -19,6 +19,11 @@ as $$
   where t.token_hash = authenticate_token.token_hash
     and t.revoked_at is null
     and (t.expires_at is null or t.expires_at > statement_timestamp())
+    and not exists (
+      select from public.api_tokens as other
+      where other.token_hash = t.token_hash
+        and (other.organization_id, other.id) <> (t.organization_id, t.id)
+    )
 $$"""
 
 

@@ -163,7 +163,10 @@ def upgrade() -> None:
         ["organization_id", "user_id"],
         unique=False,
     )
-    op.create_index("ix_api_tokens_token_hash", "api_tokens", ["token_hash"], unique=False)
+    op.create_index(
+        "ix_api_tokens_token_hash", "api_tokens", ["token_hash"], postgresql_using="hash"
+    )
+    op.execute("alter table api_tokens alter column token_hash set statistics 0")
     op.create_table(
         "test_configurations",
         organization_id(),

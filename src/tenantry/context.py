@@ -129,8 +129,7 @@ def _parse_id(value: object, name: str, id_type: IdType) -> TenantId:
                 return number
         expected = f"of type {id_type}"
     raise InvalidTenantError(
-        f"{name} must be {expected}, got {_shown(value)}: pass the id of the authenticated "
-        "principal, not text from a request"
+        f"{name} must be {expected}, got {_shown(value)}: pass the id of whoever was authenticated"
     )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
-from sqlalchemy import URL, Engine, create_engine, event, text
+from psycopg2.errors import InsufficientPrivilege, InvalidParameterValue
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -24,29 +24,30 @@ from tenantry.rls import quote_identifier
 def create_maintenance_engine(
     url: URL, *, config: TenancyConfig = DEFAULT_CONFIG, **engine_options: Any
 ) -> Engine:
-    """Create an engine whose connections act as the maintenance role, which sees every tenant.
+    """Create an engine whose transactions run as the maintenance role, which sees every tenant.
 
-    BYPASSRLS is not inherited, so each connection takes the role with SET ROLE.
+    BYPASSRLS is not inherited, so each transaction takes the role with SET LOCAL ROLE, which holds
+    behind a transaction pooler too.
 
-    Raises (on connecting):
+    Raises (when a transaction begins):
         WrongRoleError: the login is no member of the maintenance role.
     """
     engine = create_engine(url, **engine_options)
 
-    @event.listens_for(engine, "connect")
-    def assume_role(dbapi_connection: Any, _record: object) -> None:
-        autocommit, dbapi_connection.autocommit = dbapi_connection.autocommit, True
+    @event.listens_for(engine, "begin")
+    def assume_role(connection: Connection) -> None:
         try:
-            with dbapi_connection.cursor() as cursor:
-                cursor.execute(f"set role {quote_identifier(config.maintenance_role)}")
-        except psycopg2.Error as error:
-            dbapi_connection.close()
+            connection.exec_driver_sql(
+                f"set local role {quote_identifier(config.maintenance_role)}"
+            )
+        except DBAPIError as error:
+            if not isinstance(error.orig, InsufficientPrivilege | InvalidParameterValue):
+                raise
             raise WrongRoleError(
                 f"login {url.username!r} cannot act as {config.maintenance_role!r}: "
-                f"{str(error).strip()}. Set MAINTENANCE_DATABASE_URL to a login that is a member "
-                "of it; sql/roles.sql makes both"
+                f"{str(error.orig).strip()}. Set MAINTENANCE_DATABASE_URL to a login that is a "
+                "member of it; sql/roles.sql makes both"
             ) from error
-        dbapi_connection.autocommit = autocommit
 
     return engine
 

@@ -173,7 +173,8 @@ def texts(draw: st.DrawFn) -> Operation:
                 "select count(*) from test_sets s full join tests t on t.category = s.name",
                 "insert into test_sets (organization_id, name) values (:b, 'planted')",
                 "insert into test_sets (id, name) select id, name || '!' from test_sets",
-                "insert into test_sets (name) values ('n3') on conflict (organization_id, name)"
+                "insert into test_sets (id, name) values (:b, 'n3')"
+                " on conflict (organization_id, name)"
                 " do update set description = 'mine' returning name",
                 "update test_sets set organization_id = :b returning name",
                 "delete from organizations where id = :b returning name",

@@ -25,6 +25,8 @@ from tenantry.sessions import SessionLocal
 logger = logging.getLogger("tenantry.celery")
 
 _ATTRIBUTE: Final = "tenantry"
+_CELERYS_CONSUMER: Final = "celery.worker.consumer:Consumer"
+_OUR_CONSUMER: Final = "tenantry.celery.intake:Intake"
 
 Sessions = Callable[[], Session]
 
@@ -103,6 +105,9 @@ def install_tenancy(
     ledger = None if records is None else Ledger(records, sessions, deadlines or Deadlines())
     tenancy = TaskTenancy(Carrier(key, config=config), sessions, ledger)
     setattr(app, _ATTRIBUTE, tenancy)
+    # They are made when first used. At setup a publisher would wait ten seconds for a database that
+    # is down, only to send a message.
+    app.add_defaults({"database_create_tables_at_setup": False})
 
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
         headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)
@@ -138,6 +143,11 @@ def install_tenancy(
         for inherited in (engine, *brokers):
             inherited.dispose(close=False)
 
+    def take_in(instance: Any, conf: Any, **_: Any) -> None:
+        if instance.app is app and conf.worker_consumer == _CELERYS_CONSUMER:
+            conf.worker_consumer = _OUR_CONSUMER
+
+    signals.celeryd_init.connect(take_in, weak=False)
     signals.before_task_publish.connect(seal, weak=False)
     signals.task_prerun.connect(bind, weak=False)
     signals.task_postrun.connect(release, weak=False)

@@ -6,11 +6,10 @@ the same condition, an INSERT the tenant's id. So joins of every kind, sub-queri
 relationship loads and the unit of work are filtered alike, and no query can forget it. PostgreSQL
 pulls such sub-queries up: the plan is the one of a WHERE clause.
 
-What the compiler cannot see into (text, hints, views, functions that run SQL) it notes, and the
-engine refuses the statement where filters are the only wall.
+What the filters do not reach is noted, text (`refusals`) as well as tables that nobody vouches for,
+and the engine refuses the statement where filters are the only wall.
 """
 
-import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, Final
@@ -25,15 +24,16 @@ from sqlalchemy import (
     Update,
     bindparam,
 )
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.elements import Grouping, _truncated_label
 from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import immutabledict
 
+from tenantry import phrases
 from tenantry.config import TenancyConfig
 from tenantry.context import Tenant
 from tenantry.exceptions import MissingTenantError
 from tenantry.models import INFO_KEY, extends_tenant_table, named_column, tenant_table
+from tenantry.refusals import RefusingCompiler
 
 # Set by the engine from the connection's own tenant when a statement's execution begins, read while
 # its parameters are collected, and set back before it is sent: it never outlives a statement.
@@ -41,23 +41,6 @@ statement_tenant: ContextVar[Tenant | None] = ContextVar("statement_tenant", def
 
 BIND_NAME: Final = "tenantry_organization"
 
-_PLAIN_LITERAL: Final = re.compile(r"\*|\d+|[A-Za-z_][\w.]*|'[^'\\]*'")
-_PLAIN_OPERATOR: Final = re.compile(
-    r"(?!.*(--|/\*|\*/))[-+*/<>=~!@#%^&|?`]+|(not )?(like|ilike|similar to|overlaps)"
-    r"|is (not )?distinct from|at time zone",
-    re.IGNORECASE,
-)
-# They run SQL, or open a relation or a file, that they are given by name.
-_REACHING_FUNCTION: Final = re.compile(
-    r"(query|table|schema|database|cursor)_to_xml.*|ts_stat|ts_rewrite|dblink.*|crosstab.*"
-    r"|connectby|pg_read_.*|pg_ls_.*|pg_stat_file|lo_.*|loread|pg_stat_get_activity"
-    r"|pg_stat_get_backend_activity|pg_logical_.*|currtid.*|set_config",
-    re.IGNORECASE,
-)
-# Views of the server that show rows, statements or statistics of other tenants.
-_REVEALING_VIEW: Final = re.compile(
-    r"pg_stats.*|pg_statistic.*|pg_stat_activity|pg_prepared_.*|pg_largeobject.*|pg_cursors"
-)
 _SYSTEM_SCHEMAS: Final = frozenset({"pg_catalog", "information_schema"})
 
 
@@ -96,53 +79,61 @@ class Filtering:
             for schema, name, tenant_column in self.tenant_tables
         )
 
-    def is_shared(self, table: Table) -> bool:
-        """Whether the catalog has this name for plain tables without a tenant column alone."""
-        if table.schema in _SYSTEM_SCHEMAS:
-            return not _REVEALING_VIEW.fullmatch(table.name)
-        names = {(schema, name) for schema, name, _ in self.tenant_tables}
-        found = {
-            (schema, name)
-            for schema, name in names | self.shared_tables
-            if name == table.name and (table.schema is None or table.schema == schema)
-        }
-        return bool(found) and not found & names
+    def is_shared(self, table: Table, *, translated: bool = False) -> bool:
+        """Whether the catalog has this name for plain tables without a tenant column alone.
+
+        In every schema, if the table's own is to be translated to another when it is executed.
+        """
+        if table.schema in _SYSTEM_SCHEMAS and not translated:
+            return not phrases.view_reveals_tenants(table.name)
+        schema = None if translated else table.schema
+        return not self.is_tenants(table.name, schema) and any(
+            name == table.name and schema in {None, its_schema}
+            for its_schema, name in self.shared_tables
+        )
+
+    def is_tenants(self, table_name: str, schema: str | None) -> bool:
+        """Whether the catalog has this name for a tenant table."""
+        return any(
+            name == table_name and schema in {None, its_schema}
+            for its_schema, name, _ in self.tenant_tables
+        )
 
 
-class FilteringCompiler(SQLCompiler):
+class FilteringCompiler(RefusingCompiler):
     """A statement compiler that confines every tenant table to the statement's tenant.
 
     Attributes:
         filtering: the engine's.
-        tenant_filtered: filters were rendered into this statement.
-        tenant_refusal: what in it no filter reaches; None if there is nothing.
         tenant_unseen: tenant tables of the models that the probe had not looked at.
         tenant_values: the parameters that the statement gives to a tenant column.
     """
 
     filtering: Filtering
-    tenant_filtered: bool = False
-    tenant_refusal: str | None = None
     tenant_unseen: tuple[Column[Any], ...] = ()
     tenant_values: tuple[BindParameter[Any] | str, ...] = ()
 
     _target: object = None
-    _rendered_names: dict[str, Table]
+    _names: dict[str, object]
+    _taken_names: set[str]
+    _bare_names: set[str]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Compile the statement, noting whether filters were rendered."""
         self.tenant_filtered = self.filtering.active
-        self._rendered_names = {}
+        self._names, self._taken_names, self._bare_names = {}, set(), set()
         super().__init__(*args, **kwargs)
-        if self.tenant_filtered and self.statement is not None:
-            for element in visitors.iterate(self.statement):
-                if hasattr(type(element), "_compiler_dispatcher"):
-                    self._refuse(f"{type(element).__name__}, which has a compiler of its own,")
+        if self._bare_names & self._taken_names:
+            self._refuse("a tenant table of one schema, and something else of the same name,")
 
     def visit_table(self, table: Any, asfrom: bool = False, **kwargs: Any) -> str:
         """Render a tenant table in a FROM as the sub-query of its tenant's rows."""
         column = self._tenant_column(table) if asfrom else None
         target = kwargs.get("iscrud") or table is self._target
+        enclosing = kwargs.get("enclosing_alias")
+        aliased = enclosing is not None and enclosing.element is table
+        if asfrom and not aliased:
+            self._note_name(table.name, table, bare=column is not None and bool(table.schema))
         if column is None or target or not self.tenant_filtered:
             return super().visit_table(table, asfrom=asfrom, **kwargs)
         ambiguous_names = kwargs.pop("ambiguous_table_name_map", None)
@@ -150,18 +141,25 @@ class FilteringCompiler(SQLCompiler):
         bind = self.process(_tenant_bind(column.type), **kwargs)
         condition = f"{self.preparer.quote(column.name)} = {bind}"
         query = f"(SELECT * FROM {rendered} WHERE {condition})"  # noqa: S608 - quoted names, a bind
-        enclosing = kwargs.get("enclosing_alias")
-        if enclosing is not None and enclosing.element is table:
+        if aliased:
             return query
         name = table.name
         if ambiguous_names and name in ambiguous_names and not table.schema:
             name = self._truncated_identifier("alias", ambiguous_names[name])
-        if self._rendered_names.setdefault(name, table) is not table:
-            self._refuse(f"two tables of different schemas, both called {name!r},")
         return f"{query} AS {self.preparer.quote(name)}"
+
+    def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
+        """Note a tenant that is written into the statement, which others could then execute."""
+        if bindparam.key == BIND_NAME and kwargs.get("literal_binds"):
+            self._refuse("a statement with its tenant in it")
+        return super().visit_bindparam(bindparam, *args, **kwargs)
 
     def visit_alias(self, alias: Any, *args: Any, **kwargs: Any) -> str:
         """Render the target of an UPDATE or DELETE as it is, under its alias too."""
+        self._note_name(alias.name, alias)
+        if getattr(alias, "_render_derived_w_types", False):
+            for column in alias.c:
+                self._check_type(column.type)
         if not kwargs.get("iscrud"):
             return super().visit_alias(alias, *args, **kwargs)
         self._target = alias.element
@@ -170,16 +168,14 @@ class FilteringCompiler(SQLCompiler):
         finally:
             self._target = None
 
-    def visit_tablesample(self, tablesample: Any, *args: Any, **kwargs: Any) -> str:
-        """Note a sample, which cannot be taken of a sub-query."""
-        self._refuse("a sample of a table")
-        return super().visit_tablesample(tablesample, *args, **kwargs)
+    def visit_cte(self, cte: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note the name, which could be a tenant table's."""
+        self._note_name(cte.name, cte)
+        return super().visit_cte(cte, *args, **kwargs)
 
     def visit_column(self, column: Any, *args: Any, **kwargs: Any) -> str:
         """Refer to a schema's tenant table by its name alone, as the sub-query is called."""
         if self.tenant_filtered:
-            if column.is_literal and not _PLAIN_LITERAL.fullmatch(column.name):
-                self._refuse("a literal column")
             table = column.table
             if (
                 isinstance(table, Table)
@@ -196,7 +192,7 @@ class FilteringCompiler(SQLCompiler):
         """Confine an UPDATE to the tenant's rows, and note a change of tenant for the gate."""
         column = self._tenant_column(update_stmt.table)
         if column is not None and self.tenant_filtered:
-            self._note_value(update_stmt, column)
+            update_stmt, _ = self._follow_value(update_stmt, column)
             update_stmt = _confined(update_stmt, column)
         return super().visit_update(update_stmt, *args, **kwargs)
 
@@ -210,75 +206,30 @@ class FilteringCompiler(SQLCompiler):
     def visit_insert(self, insert_stmt: Insert, *args: Any, **kwargs: Any) -> str:
         """Stamp the tenant on an INSERT that names none, and note one that does for the gate."""
         column = self._tenant_column(insert_stmt.table)
+        if not getattr(insert_stmt.table, "implicit_returning", True):
+            # Its defaults are executed one by one before it, and come by no gate.
+            self._refuse("an INSERT without RETURNING")
         if column is not None and self.tenant_filtered:
             conflict = insert_stmt._post_values_clause
             if insert_stmt.select is not None or insert_stmt._multi_values:
                 self._refuse("an INSERT whose rows are not parameters")
             elif conflict is not None and conflict.__visit_name__ != "on_conflict_do_nothing":
                 self._refuse("an INSERT that updates the row it conflicts with")
-            elif not self._note_value(insert_stmt, column):
-                insert_stmt = insert_stmt.values({column: _tenant_bind(column.type)})
+            else:
+                insert_stmt, given = self._follow_value(insert_stmt, column)
+                if not given:
+                    insert_stmt = insert_stmt.values({column: _tenant_bind(column.type)})
         return super().visit_insert(insert_stmt, *args, **kwargs)
 
-    def visit_textclause(self, *args: Any, **kwargs: Any) -> str:
-        """Note raw SQL, which cannot be filtered."""
-        self._refuse("raw SQL text")
-        return super().visit_textclause(*args, **kwargs)
-
-    def visit_tstring(self, *args: Any, **kwargs: Any) -> str:
-        """Note raw SQL, which cannot be filtered."""
-        self._refuse("raw SQL text")
-        rendered: str = super().visit_tstring(*args, **kwargs)
-        return rendered
-
-    def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
-        """Note a function that runs SQL of its own or opens a relation by its name."""
-        packages = [name for name in getattr(func, "packagenames", ()) if name != "pg_catalog"]
-        if packages or _REACHING_FUNCTION.fullmatch(func.name):
-            self._refuse(f"function {'.'.join([*packages, func.name])!r}")
-        return super().visit_function(func, *args, **kwargs)
-
-    def visit_extract(self, extract: Any, **kwargs: Any) -> str:
-        """Note a field that is more than a name."""
-        if not str(extract.field).isidentifier():
-            self._refuse("an EXTRACT field")
-        return super().visit_extract(extract, **kwargs)
-
-    def visit_cast(self, cast: Any, **kwargs: Any) -> str:
-        """Note an interval whose fields are more than names."""
-        fields = getattr(cast.typeclause.type, "fields", None) or ""
-        if not re.fullmatch(r"[A-Za-z ]*(\(\d\))?", str(fields)):
-            self._refuse("the fields of an interval")
-        return super().visit_cast(cast, **kwargs)
-
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Note an operator whose text could hold more than an operator."""
-        self._check_operator(operator)
-        return super().visit_custom_op_binary(element, operator, **kwargs)
-
-    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Note an operator whose text could hold more than an operator."""
-        self._check_operator(operator)
-        return super().visit_custom_op_unary_operator(element, operator, **kwargs)
-
-    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kwargs: Any) -> str:
-        """Note an operator whose text could hold more than an operator."""
-        self._check_operator(operator)
-        return super().visit_custom_op_unary_modifier(element, operator, **kwargs)
-
-    def get_statement_hint_text(self, hint_texts: Any) -> str:
-        """Note a hint, which is raw SQL on PostgreSQL."""
-        self._refuse("a statement hint")
-        return super().get_statement_hint_text(hint_texts)
-
-    def format_from_hint_text(self, *args: Any) -> str:
-        """Note a hint, which is raw SQL on PostgreSQL."""
-        self._refuse("a table hint")
-        return super().format_from_hint_text(*args)
-
-    def _check_operator(self, operator: Any) -> None:
-        if not _PLAIN_OPERATOR.fullmatch(operator.opstring.strip()):
-            self._refuse("a custom operator")
+    def _note_name(self, name: str, what: object, *, bare: bool = False) -> None:
+        """Note what goes by a name in this statement; anonymous names are their own."""
+        if isinstance(name, _truncated_label):
+            return
+        # By their hash: the ORM's copies of a table are the table.
+        if hash(self._names.setdefault(name, what)) != hash(what):
+            self._taken_names.add(name)
+        if bare:
+            self._bare_names.add(name)
 
     def _tenant_column(self, table: Any) -> Column[Any] | None:
         """Return the tenant column of a table or its alias; note a table nobody can vouch for."""
@@ -294,32 +245,45 @@ class FilteringCompiler(SQLCompiler):
                 return None
             if extends_tenant_table(element, config):
                 self._refuse(f"{element.fullname!r}, part of a tenant table without its column,")
-            elif INFO_KEY not in element.info and not self.filtering.is_shared(element):
+            elif INFO_KEY not in element.info and not self.filtering.is_shared(
+                element, translated=self.schema_translate_map is not None
+            ):
                 self._refuse(f"{element.fullname!r}, not known as a table that tenants share,")
             return None
         column = named_column(element, declared.column)
         if not self.filtering.is_seen(column):
             self.tenant_unseen = (*self.tenant_unseen, column)
+            if self.filtering.is_tenants(element.name, element.schema):
+                self._refuse(f"{element.fullname!r}, of which {column.name!r} is not the tenant,")
         return named_column(table, declared.column)
 
-    def _note_value(self, statement: Insert | Update, column: Column[Any]) -> bool:
-        """Note that the statement gives the tenant column a value; return whether it does."""
+    def _follow_value(self, statement: Any, column: Column[Any]) -> tuple[Any, bool]:
+        """Note the value that an INSERT or UPDATE gives the tenant column, and whether it does.
+
+        Returns the statement, in which the value has the column's type: the compiler would make
+        a copy of one without a type, which could not be followed to its parameter.
+        """
         assigned = dict(statement._values or {})
-        assigned.update(getattr(statement, "_ordered_values", None) or ())
-        values = [v for k, v in assigned.items() if getattr(k, "key", k) == column.key]
-        for value in values:
-            if isinstance(value, BindParameter):
-                self.tenant_values = (*self.tenant_values, value)
-            else:
+        ordered = dict(getattr(statement, "_ordered_values", None) or ())
+        values = {k: v for k, v in (assigned | ordered).items() if _key(k) == column.key}
+        for key, value in values.items():
+            if not isinstance(value, BindParameter):
                 self._refuse("an expression for the tenant column")
+                continue
+            typed = value._with_binary_element_type(column.type) if value.type._isnull else value
+            assigned[key] = typed
+            self.tenant_values = (*self.tenant_values, typed)
+        if values and not ordered:
+            statement = statement._clone()
+            statement._values = immutabledict(assigned)
         if not values and column.key in (self.column_keys or ()):
             self.tenant_values = (*self.tenant_values, column.key)
-            return True
-        return bool(values)
+            return statement, True
+        return statement, bool(values)
 
-    def _refuse(self, what: str) -> None:
-        if self.tenant_refusal is None:
-            self.tenant_refusal = what
+
+def _key(column: Any) -> object:
+    return getattr(column, "key", column)
 
 
 def _confined(statement: Any, column: Column[Any]) -> Any:

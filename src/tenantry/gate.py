@@ -77,7 +77,8 @@ def _refusal(compiled: Compiled | None) -> str | None:
     if isinstance(compiled, DDLCompiler):
         kind = type(compiled.statement)
         own = kind.__module__.partition(".")[0] == "sqlalchemy"
-        if not own or issubclass(kind, DDL) or kind.__name__ in _FREE_TEXT_DDL:
+        custom = not own or hasattr(kind, "_compiler_dispatcher")
+        if custom or issubclass(kind, DDL) or kind.__name__ in _FREE_TEXT_DDL:
             return f"{kind.__name__}, DDL that can hold a query,"
         return None
     if not isinstance(compiled, FilteringCompiler) or not compiled.tenant_filtered:

@@ -42,15 +42,18 @@ class _Keeper:
     def _reset(self) -> None:
         self._leases: dict[Attempt, _Lease] = {}
         self._lock = threading.Lock()
+        self._hurry = threading.Event()
         self._pause = 0.0
 
     def hold(self, ledger: Ledger, attempt: Attempt) -> None:
         with self._lock:
             self._leases[attempt] = _Lease(ledger, attempt, time.monotonic())
-            begun, share = bool(self._pause), ledger.deadlines.lease.total_seconds() / _SHARE
-            self._pause = min(self._pause or share, share)
-        if not begun:
+            pause, share = self._pause, ledger.deadlines.lease.total_seconds() / _SHARE
+            self._pause = min(pause or share, share)
+        if not pause:
             threading.Thread(target=self._renew, name="tenantry-leases", daemon=True).start()
+        elif share < pause:
+            self._hurry.set()
 
     def drop(self, attempt: Attempt) -> None:
         with self._lock:
@@ -59,7 +62,8 @@ class _Keeper:
     def _renew(self) -> None:
         # Most tasks end long before their lease: holding one must cost no switch of threads.
         while True:
-            time.sleep(self._pause)
+            if self._hurry.wait(self._pause):
+                self._hurry.clear()
             now = time.monotonic()
             with self._lock:
                 due = [lease for lease in self._leases.values() if lease.due <= now]

@@ -317,8 +317,8 @@ class Ledger:
         options = dict(attempt.options)
         if str(attempt.id) != attempt.task_id:
             options["task_id"] = attempt.task_id
+        # The organization is filled in by whichever wall there is, from the session's tenant.
         return {
-            "organization_id": attempt.tenant.organization_id,
             "id": attempt.id,
             "user_id": attempt.tenant.user_id,
             "name": attempt.name,

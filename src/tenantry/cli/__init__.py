@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenantry.cli import db
+from tenantry.cli import db, tasks
 from tenantry.cli.status import status
 from tenantry.exceptions import TenancyError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(db.app, name="db")
+app.add_typer(tasks.app, name="tasks")
 app.command()(status)
 
 

@@ -1,0 +1,71 @@
+"""What the record makes of workers that are slow, killed, or asked twice."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.fixtures.recorded_site import ALICE, Site, new_site
+from tests.fixtures.task_board import new_label, wait_until
+from tests.fixtures.worlds import A
+
+from tenantry import Tenant
+from tenantry.celery import Deadlines, TaskState, publishing_for
+from tenantry.testing import Server
+
+
+@pytest.fixture(scope="module")
+def site(tenantry_server: Server, tenantry_template: str) -> Iterator[Site]:
+    """Return a site with short leases, without a worker."""
+    deadlines = Deadlines(lease=timedelta(seconds=1.5))
+    with new_site(tenantry_server, tenantry_template, deadlines=deadlines) as made:
+        yield made
+
+
+def test_running_task_is_not_started_a_second_time(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy of the message waits while the lease lasts, and finds the task finished then."""
+    label = new_label()
+    with site.worker(pool="threads", concurrency=2):
+        result = site.launch("linger", label, 2.0)
+        site.wait(result, TaskState.STARTED)
+        with publishing_for(Tenant(A, ALICE.id)):
+            site.app.tasks["linger"].apply_async((label, 2.0), task_id=result.id)
+        wait_until(lambda: "put off for" in caplog.text, 30, lambda: caplog.text)
+        wait_until(lambda: "after its end" in caplog.text, 30, lambda: caplog.text)
+        assert site.count(label) == 1
+
+
+def test_lease_is_renewed_while_a_task_runs(site: Site) -> None:
+    """A task may run longer than its lease: its process pushes the end of it further."""
+    with site.worker():
+        result = site.launch("linger", new_label(), 2.5)
+        first = site.wait(result, TaskState.STARTED).due_at
+        assert first is not None
+
+        def renewed() -> bool:
+            record = site.record(result)
+            return record is not None and record.due_at is not None and record.due_at > first
+
+        wait_until(renewed, 5, lambda: "the lease was not renewed")
+        result.get(timeout=30)
+
+
+def test_hard_time_limit_is_recorded(site: Site, tmp_path: Path) -> None:
+    """The worker's main process records what the killed process cannot."""
+    with site.worker_process(tmp_path, task_time_limit=2):
+        result = site.launch("linger", new_label(), 60)
+        record = site.wait(result, TaskState.FAILURE)
+    assert record.error == "TimeLimitExceeded: 2 s"
+
+
+def test_process_that_dies_is_recorded(site: Site, tmp_path: Path) -> None:
+    """A pool process that is killed in mid-task fails its task; the others go on."""
+    with site.worker_process(tmp_path):
+        result = site.launch("vanish")
+        record = site.wait(result, TaskState.FAILURE)
+        assert record.error is not None
+        assert record.error.startswith("WorkerLostError: ")
+        label = new_label()
+        assert site.launch("mark", label).get(timeout=30) == label

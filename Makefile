@@ -26,9 +26,13 @@ demo: setup ## migrate a database on the embedded server, attack it, audit it
 worker: setup ## run a worker on the environment's database and broker; ARGS goes to celery
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docker/worker.sh $(ARGS)
 
+# In a home of its own, with nothing else configured: database, broker and key are the embedded ones.
 demo-tasks: setup ## run two organizations' tests at once by a real worker, and check every count
-	@$(BIN)/python -m tenantry.testing \
-	    $(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
+	@home=$$(mktemp -d) && export TENANTRY_HOME="$$home" && \
+	unset DATABASE_URL MIGRATION_DATABASE_URL MAINTENANCE_DATABASE_URL BROKER_URL \
+	    CELERY_RESULT_BACKEND TENANTRY_TASK_KEY && \
+	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
+	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: setup ## run the tests; SERVER chooses the PostgreSQL server, ARGS goes to pytest
 	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) $(ARGS)

@@ -51,11 +51,21 @@ class RunPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Assay's own settings; those of databases and brokers are Tenantry's."""
+    """Assay's own settings; those of databases and brokers are Tenantry's.
+
+    Attributes:
+        endpoints: which may be called.
+        runs: when they are helped.
+        task_time_limit: seconds after which a task's process is ended.
+        task_delivered_within: seconds after which a task that has not begun counts as undelivered.
+        pool_patience: seconds after which a worker ends whose pool takes no tasks.
+    """
 
     endpoints: EndpointPolicy = field(default_factory=EndpointPolicy)
     runs: RunPolicy = field(default_factory=RunPolicy)
     task_time_limit: float = LONGEST_ENDPOINT_TIMEOUT + 60
+    task_delivered_within: float = 900
+    pool_patience: float = 30
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -85,6 +95,8 @@ class Settings:
                 ),
                 swept_every=_positive(environ, "ASSAY_RUNS_SWEPT_EVERY", default.swept_every),
             ),
+            task_delivered_within=_positive(environ, "ASSAY_TASK_DELIVERED_WITHIN", 900),
+            pool_patience=_positive(environ, "ASSAY_POOL_PATIENCE", 30),
             task_time_limit=_positive(
                 environ, "ASSAY_TASK_TIME_LIMIT", LONGEST_ENDPOINT_TIMEOUT + 60
             ),

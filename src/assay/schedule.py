@@ -24,5 +24,5 @@ class RecoveringScheduler(PersistentScheduler):
             lost = self.__dict__.pop("connection", None)
             self.__dict__.pop("producer", None)
             if lost is not None:
-                lost.collapse()
+                lost.release()
             raise

@@ -5,6 +5,7 @@ that is not configured.
 """
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from celery import Celery
@@ -14,7 +15,9 @@ import tenantry
 from assay.config import Settings
 from assay.database import SessionLocal
 from assay.models import TaskRecord
+from assay.watchdog import watch_pool
 from tenantry.celery import (
+    Deadlines,
     add_sweeper,
     broker_url,
     install_tenancy,
@@ -49,7 +52,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "worker_concurrency": 8,
         "worker_prefetch_multiplier": 4,
         "worker_max_tasks_per_child": 1000,
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # A child that is ended while it holds the lock of the pool's queue stops the whole pool; a
+        # test that is executed twice has one result all the same.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": "assay.schedule:RecoveringScheduler",
         "beat_schedule": {
             "sweep-runs": {
@@ -78,6 +83,13 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 _databases = tenantry.Settings.from_environment()
 settings = Settings.from_environment()
 app.conf.update(_configuration(settings))
-install_tenancy(app, key=task_key(_databases), sessions=SessionLocal, records=TaskRecord)
+install_tenancy(
+    app,
+    key=task_key(_databases),
+    sessions=SessionLocal,
+    records=TaskRecord,
+    deadlines=Deadlines(delivered=timedelta(seconds=settings.task_delivered_within)),
+)
 add_sweeper(app, every=settings.runs.swept_every)
+watch_pool(settings.pool_patience)
 app.autodiscover_tasks(["assay"], force=True)

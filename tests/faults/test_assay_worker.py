@@ -49,10 +49,7 @@ def parties(fresh_database: Database, tmp_path: Path) -> Iterator[Parties]:
 
     def create(url: str, number: int, *, timeout_seconds: int = 2, **settings: str) -> Party:
         environ = environment(
-            app=fresh_database.app_url,
-            owner=fresh_database.owner_url,
-            maintenance=fresh_database.maintenance_url,
-            **settings,
+            lambda login: fresh_database.server.url(login, fresh_database.name), **settings
         )
         return create_party(
             engine,
@@ -88,14 +85,39 @@ def test_every_test_has_one_result_after_the_worker_was_killed(
 def test_every_test_has_one_result_after_a_child_was_killed(
     application: tuple[Application, str], parties: Parties, tmp_path: Path
 ) -> None:
-    """A process of the pool that vanishes with its task costs that task nothing but time."""
+    """A process of the pool that vanishes costs time: its task's, or the whole worker's.
+
+    If it held the lock of the pool's queue, the worker ends itself; the test starts the next one,
+    as a supervisor does.
+    """
     party = _taught(application, parties, 60)
     task = party.launch()
     with working(party.environ, tmp_path) as worker:
         party.await_results(task, 5, seconds=40)
         for child in _children(worker.process.pid)[:2]:
             os.kill(child, signal.SIGKILL)
-        party.await_end(task, seconds=90)
+        wait_for(lambda: party.has_ended(task) or worker.process.poll() is not None, seconds=60)
+    with working(party.environ, tmp_path):
+        party.await_end(task, seconds=60)
+    _check(party, task)
+
+
+def test_worker_whose_pool_is_stuck_ends(
+    application: tuple[Application, str], parties: Parties, tmp_path: Path
+) -> None:
+    """A pool that takes nothing, though there is something to take, is not waited for for ever."""
+    party = _taught(application, parties, 20)
+    first = party.launch()
+    with working(party.environ, tmp_path) as worker:
+        party.await_end(first, seconds=60)
+        # Asleep while they wait for work: what holds the lock then is as good as dead.
+        for child in _children(worker.process.pid):
+            os.kill(child, signal.SIGSTOP)
+        task = party.launch()
+        assert worker.process.wait(timeout=60) != 0
+    assert "this worker ends" in worker.log.read_text()
+    with working(party.environ, tmp_path):
+        party.await_end(task, seconds=60)
     _check(party, task)
 
 
@@ -113,7 +135,7 @@ def test_run_survives_a_restart_of_the_database(
         owner, app = server.url("owner"), server.url("app")
         command.upgrade(alembic_config(owner, app), "head")
         engine = create_tenant_engine(app, mode="database", metadata=Base.metadata)
-        environ = environment(app=app, owner=owner, maintenance=server.url("maintenance"))
+        environ = environment(server.url)
         service, url = application
         party = create_party(engine, environ, f"{url}/party", some_questions(80), tmp_path)
         service.learn("/party", party.questions)
@@ -184,8 +206,9 @@ def test_poison_in_the_queue_does_not_stop_the_worker(
     """A message that is not JSON is put aside, and the run behind it comes to its end."""
     party = _taught(application, parties, 10)
     party.launch("assay.tasks.diagnostics.echo", "the first message makes the tables")
+    courier = fresh_database.server.url("courier", fresh_database.name)
     with (
-        closing(psycopg2.connect(libpq_url(fresh_database.owner_url))) as connection,
+        closing(psycopg2.connect(libpq_url(courier))) as connection,
         connection,
         connection.cursor() as cursor,
     ):

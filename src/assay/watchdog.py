@@ -1,0 +1,63 @@
+"""Ends a worker whose pool takes no tasks any more, so that a supervisor starts another."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import billiard
+from celery import signals
+from celery.worker import state
+
+logger = logging.getLogger("assay.worker")
+
+
+def watch_pool(patience: float) -> None:
+    """Watch the pool of the worker that this process becomes, if it becomes one.
+
+    Patience is in seconds. A pool that is busy, or has nothing to do, is left alone.
+
+    Where the broker has no event loop, as PostgreSQL, the processes of a prefork pool share one
+    queue and its lock. One that is killed, by the kernel for want of memory say, while it holds the
+    lock leaves it locked: all the others wait for ever, and Celery does not notice. What was
+    received is executed by the next worker, when its run is swept.
+    """
+
+    def start(sender: Any, **_: Any) -> None:
+        watcher = threading.Thread(
+            target=_watch, args=(sender.pool, patience), name="watchdog", daemon=True
+        )
+        watcher.start()
+
+    signals.worker_ready.connect(start, weak=False)
+
+
+def _watch(pool: Any, patience: float) -> None:
+    unchanged_since, before = time.monotonic(), None
+    while True:
+        time.sleep(min(1.0, patience / 4))
+        active = frozenset(request.id for request in tuple(state.active_requests))
+        received = frozenset(request.id for request in tuple(state.reserved_requests)) - active
+        now = (active, received)
+        has_room = len(active) < pool.num_processes
+        if now != before or not received or not has_room:
+            unchanged_since, before = time.monotonic(), now
+        elif time.monotonic() - unchanged_since > patience:
+            logger.critical(
+                "the pool has taken no task for %.0f s though %d are waiting: this worker ends",
+                patience,
+                len(received),
+            )
+            _end()
+
+
+def _end() -> None:
+    # The pool's, and the beat if it is embedded: orphans would go on as if nothing had happened.
+    for child in billiard.active_children():
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+    # The main thread may be the one that waits: nothing orderly is left to do.
+    os._exit(1)

@@ -37,8 +37,8 @@ def place(tenantry_server: Server, tenantry_template: str) -> Iterator[Place]:
         database.drop()
 
 
-# Celery has no eager form of send_task(); its eager chord raises at once when a member fails, and its
-# eager replace() waits for a result, which it forbids to do in a task.
+# Celery has no eager form of send_task(); its eager chord raises at once when a member fails, and
+# its eager replace() waits for a result, which it forbids to do in a task.
 WITHOUT_EAGER_FORM = {"send_task", "chord-that-fails", "replace", "replace-in-chain"}
 EAGER = {name: way for name, way in WAYS.items() if name not in WITHOUT_EAGER_FORM}
 

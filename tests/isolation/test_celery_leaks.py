@@ -60,6 +60,18 @@ def test_retry_brings_its_own_tenant(bench: Bench) -> None:
     assert found == {("a:0", "a"), ("a:1", "a"), ("b:0", "b"), ("b:1", "b"), ("-", "-")}
 
 
+def test_errback_of_a_killed_task_runs_for_its_tenant(bench: Bench, pool: Pool) -> None:
+    """What the worker publishes for a task whose process it killed is for that task's tenant."""
+    if pool != "prefork":
+        pytest.skip(f"the {pool} pool kills nothing")
+    for letter in "ab":
+        label = new_label()
+        signature = bench.sig("dawdle", label, time_limit=1)
+        signature.link_error(bench.app.tasks["clean_up"].s(label=f"{label}:after"))
+        bench.publish(letter, signature)
+        assert [sight.letter for sight in bench.board.wait(label, 2)] == [letter, letter]
+
+
 def test_interleaved_tenants_never_mix(
     pool: Pool, world: World, tenantry_server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

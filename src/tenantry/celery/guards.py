@@ -18,6 +18,7 @@ class GuardedTask(celery.Task):
     """
 
     abstract = True
+    Request = "tenantry.celery.requests:RecordedRequest"
 
     def apply(self, *args: Any, **options: Any) -> EagerResult:
         """Execute the task here and now, for the tenant of the caller."""

@@ -11,21 +11,28 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
 from tenantry.celery.carrier import HEADER
+from tenantry.celery.executions import disarm
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.ledger import Attempt, Ledger
 from tenantry.celery.recording import ledger_of
 from tenantry.celery.records import TaskState
+from tenantry.celery.scope import publishing_for
+from tenantry.context import Tenant
 from tenantry.exceptions import RefusedMessageError
 
 logger = logging.getLogger("tenantry.celery")
 
 
 class RecordedRequest(Request):
-    """A message that the worker has received, whose end is recorded where the task cannot."""
+    """A message that the worker has received, whose end is recorded where the task cannot.
+
+    What Celery publishes because of that end, errbacks above all, is published for its tenant.
+    """
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Record a task that was killed at its time limit; a soft limit is the task's to handle."""
-        super().on_timeout(soft, timeout)
+        with publishing_for(self._tenant()):
+            super().on_timeout(soft, timeout)
         if not soft:
             self._record(TaskState.FAILURE, f"{TimeLimitExceeded.__name__}: {timeout} s")
 
@@ -33,7 +40,8 @@ class RecordedRequest(Request):
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
         """Record a task whose process died: as failed or, where it comes again, as dispatched."""
-        answer = super().on_failure(exc_info, send_failed_event, return_ok)
+        with publishing_for(self._tenant()):
+            answer = super().on_failure(exc_info, send_failed_event, return_ok)
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -48,8 +56,19 @@ class RecordedRequest(Request):
     def _announce_revoked(
         self, reason: str, terminated: bool, signum: str | None, expired: bool
     ) -> None:
-        super()._announce_revoked(reason, terminated, signum, expired)
+        with publishing_for(self._tenant()):
+            super()._announce_revoked(reason, terminated, signum, expired)
         self._record(TaskState.REVOKED, reason)
+
+    def _tenant(self) -> Tenant | None:
+        """Return the tenant of the message, so that what is run because it ended runs for it."""
+        try:
+            return tenancy_of(self.task.app).carrier.open(
+                self.request_dict.get(HEADER), self.id, self.name, self._payload
+            )
+        except RefusedMessageError:
+            disarm(self._context)
+            return None
 
     def _record(self, state: TaskState, error: str) -> None:
         """Record an end; what goes wrong here must not stop the worker."""

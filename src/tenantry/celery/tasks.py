@@ -39,7 +39,6 @@ class BaseTask(GuardedTask):
     abstract = True
     tenant_free: ClassVar[bool] = False
     record: ClassVar[bool] = True
-    Request = "tenantry.celery.requests:RecordedRequest"
 
     autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
     # Reject is an answer to the broker; none of the others goes away by trying again.

@@ -34,7 +34,14 @@ class RecordedRequest(Request):
         with publishing_for(self._tenant()):
             super().on_timeout(soft, timeout)
         if not soft:
-            self._record(TaskState.FAILURE, f"{TimeLimitExceeded.__name__}: {timeout} s")
+            # Before Celery 5.6 one setting stood for failures and time limits.
+            task = self.task
+            acknowledged = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout)
+            again = task.acks_late and not acknowledged
+            self._record(
+                TaskState.DISPATCHED if again else TaskState.FAILURE,
+                f"{TimeLimitExceeded.__name__}: {timeout} s",
+            )
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False

@@ -1,5 +1,8 @@
 """What the record makes of workers that are slow, killed, or asked twice."""
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +13,7 @@ from tests.fixtures.task_board import new_label, wait_until
 from tests.fixtures.worlds import A
 
 from tenantry import Tenant
-from tenantry.celery import Deadlines, TaskState, publishing_for
+from tenantry.celery import Deadlines, TaskState, publishing_for, sweep
 from tenantry.testing import Server
 
 
@@ -69,3 +72,25 @@ def test_process_that_dies_is_recorded(site: Site, tmp_path: Path) -> None:
         assert record.error.startswith("WorkerLostError: ")
         label = new_label()
         assert site.launch("mark", label).get(timeout=30) == label
+
+
+def test_worker_that_is_killed_leaves_nothing_undone(site: Site, tmp_path: Path) -> None:
+    """What ran, and what was fetched and not begun, is run by another worker after a sweep."""
+    labels = [new_label() for _ in range(6)]
+    with site.worker_process(tmp_path, concurrency=1, lease=1.5) as killed:
+        running = site.launch("linger_late", labels[0], 20)
+        waiting = [site.launch("mark_late", label) for label in labels[1:]]
+        site.wait(running, TaskState.STARTED)
+        wait_until(lambda: site.messages() < len(waiting), 10, lambda: "nothing was fetched")
+        os.killpg(killed.process.pid, signal.SIGKILL)
+        killed.process.wait(10)
+    site.change(
+        "update task_records set payload = replace(payload, '20', '0') where id = %s", running.id
+    )
+    time.sleep(1.6)
+    site.change("update task_records set due_at = now() where state = 'dispatched'")
+    assert sweep(site.app, engine=site.maintenance).lost == 0
+    with site.worker():
+        for result in (running, *waiting):
+            site.wait(result, TaskState.SUCCESS)
+    assert [site.count(label) for label in labels] == [2, 1, 1, 1, 1, 1]

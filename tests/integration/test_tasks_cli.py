@@ -52,6 +52,7 @@ def tasks(site: Site) -> Tasks:
     given = {
         "database": text(site.database.app_url),
         "broker": text(site.broker),
+        "lease": 60,
         "settings": {},
     }
     environment = {

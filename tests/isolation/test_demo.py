@@ -35,7 +35,8 @@ def demo(home: Path, tmp_path: Path) -> Demo:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in mine and not name.startswith(("TENANTRY_", "PG"))
+        if name not in mine
+        and (name == "TENANTRY_POSTGRES_BIN" or not name.startswith(("TENANTRY_", "PG")))
     }
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -82,7 +82,7 @@ SELECT = Table(
     Column("Colour", Enum(Colour, name="Colour of it"), nullable=False),
     Column("tags", ARRAY(Text), nullable=False),
     Column("document", JSON, nullable=False),
-    Column("twice", Integer, Computed('"order" * 2')),
+    Column("twice", Integer, Computed('"order" * 2', persisted=True)),
     Column("country", ForeignKey("countries.code"), nullable=False),
     ForeignKeyConstraint(["tenant_id"], ["Client Firms.id"]),
     UniqueConstraint("tenant_id", "from:here", name='unique "here"'),

@@ -4,6 +4,8 @@ Celery's worker learns of these in its main process, where no task runs and no t
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -16,8 +18,7 @@ from tenantry.celery.installation import tenancy_of
 from tenantry.celery.ledger import Attempt, Ledger
 from tenantry.celery.recording import ledger_of
 from tenantry.celery.records import TaskState
-from tenantry.celery.scope import publishing_for
-from tenantry.context import Tenant
+from tenantry.celery.scope import handled, publishing_for
 from tenantry.exceptions import RefusedMessageError
 
 logger = logging.getLogger("tenantry.celery")
@@ -31,7 +32,7 @@ class RecordedRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Record a task that was killed at its time limit; a soft limit is the task's to handle."""
-        with publishing_for(self._tenant()):
+        with self._its_tenant():
             super().on_timeout(soft, timeout)
         if not soft:
             # Before Celery 5.6 one setting stood for failures and time limits.
@@ -47,11 +48,14 @@ class RecordedRequest(Request):
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
         """Record a task whose process died: as failed or, where it comes again, as dispatched."""
-        with publishing_for(self._tenant()):
-            answer = super().on_failure(exc_info, send_failed_event, return_ok)
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
+        if isinstance(error, TimeLimitExceeded):
+            # Celery calls on_timeout() next, which does all of this once more, errbacks included.
+            return None
+        with self._its_tenant():
+            answer = super().on_failure(exc_info, send_failed_event, return_ok)
         if isinstance(error, WorkerLostError):
             again = self.task.acks_late and self.task.reject_on_worker_lost
             self._record(
@@ -63,19 +67,31 @@ class RecordedRequest(Request):
     def _announce_revoked(
         self, reason: str, terminated: bool, signum: str | None, expired: bool
     ) -> None:
-        with publishing_for(self._tenant()):
+        with self._its_tenant():
             super()._announce_revoked(reason, terminated, signum, expired)
         self._record(TaskState.REVOKED, reason)
 
-    def _tenant(self) -> Tenant | None:
-        """Return the tenant of the message, so that what is run because it ended runs for it."""
+    def revoked(self) -> bool:
+        """Return whether the task is not to be executed any more; a message may have expired."""
+        with self._its_tenant():
+            return bool(super().revoked())
+
+    @contextmanager
+    def _its_tenant(self) -> Iterator[None]:
+        """Let what is run, published and logged because the task ended be its tenant's."""
+        tenant = None
         try:
-            return tenancy_of(self.task.app).carrier.open(
+            tenant = tenancy_of(self.task.app).carrier.open(
                 self.request_dict.get(HEADER), self.id, self.name, self._payload
             )
         except RefusedMessageError:
             disarm(self._context)
-            return None
+        token = handled.set((self.id, self.name))
+        try:
+            with publishing_for(tenant):
+                yield
+        finally:
+            handled.reset(token)
 
     def _record(self, state: TaskState, error: str) -> None:
         """Record an end; what goes wrong here must not stop the worker."""

@@ -8,6 +8,9 @@ from tenantry.context import Tenant
 
 _tenant: ContextVar[Tenant | None] = ContextVar("tenantry_task_tenant", default=None)
 
+# Id and name of a task that a worker's main process deals with, without executing it.
+handled: ContextVar[tuple[str, str] | None] = ContextVar("tenantry_handled_task", default=None)
+
 
 def current_tenant() -> Tenant | None:
     """Return the tenant of the running task, or of the enclosing `publishing_for`; or None."""

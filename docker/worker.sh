@@ -7,6 +7,7 @@
 set -eu
 
 : "${CELERY_APP:=assay.worker}"
+: "${CELERY_WORKER_QUEUES:=celery,maintenance}"
 : "${CELERY_WORKER_CONCURRENCY:=8}"
 : "${CELERY_WORKER_PREFETCH_MULTIPLIER:=4}"
 : "${CELERY_WORKER_MAX_TASKS_PER_CHILD:=1000}"
@@ -29,6 +30,7 @@ fi
 
 # shellcheck disable=SC2086 # the options are several words
 exec celery --app "$CELERY_APP" worker \
+    --queues="$CELERY_WORKER_QUEUES" \
     --concurrency="$CELERY_WORKER_CONCURRENCY" \
     --prefetch-multiplier="$CELERY_WORKER_PREFETCH_MULTIPLIER" \
     --max-tasks-per-child="$CELERY_WORKER_MAX_TASKS_PER_CHILD" \

@@ -129,6 +129,7 @@ def worker_command(folder: Path, *, concurrency: int) -> list[str]:
     """Return the command of a worker that keeps its files in the folder."""
     return [
         *(sys.executable, "-m", "celery", "--app", "assay.worker", "worker", "--beat"),
+        "--queues=celery,maintenance",
         f"--concurrency={concurrency}",
         f"--schedule={folder / 'schedule'}",
         "--loglevel=WARNING",

@@ -1,0 +1,159 @@
+"""Assay's tasks as the worker runs them: for their tenant, launched from another process."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from tests.fixtures.assay_workers import (
+    ROOT,
+    Party,
+    create_party,
+    environment,
+    some_questions,
+    wait_for,
+    working,
+)
+
+from assay.demo_server import Application, serving
+from assay.models import Base
+from tenantry import create_tenant_engine
+from tenantry.testing import Database, Server
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A worker, two organizations, and the results that Celery keeps."""
+
+    first: Party
+    second: Party
+    results: Database
+
+    def result(self, task: uuid.UUID) -> tuple[str, object]:
+        """Return a task's state and result, once it has ended."""
+        engine = create_engine(self.results.server.url("courier", self.results.name))
+        query = text(
+            "select status, convert_from(result, 'UTF8') from celery_taskmeta where task_id = :id"
+        )
+        found: list[tuple[str, str]] = []
+
+        def ended() -> bool:
+            with engine.connect() as connection:
+                # The first result makes the table.
+                if connection.scalar(text("select to_regclass('celery_taskmeta')")) is None:
+                    return False
+                rows = connection.execute(query, {"id": str(task)}).all()
+            found[:] = [(row[0], row[1]) for row in rows if row[0] in {"SUCCESS", "FAILURE"}]
+            return bool(found)
+
+        wait_for(ended, seconds=40)
+        engine.dispose()
+        state, result = found[0]
+        return state, json.loads(result)
+
+
+@pytest.fixture(scope="module")
+def bench(
+    tenantry_server: Server, tenantry_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    """Return a running worker for two organizations that have one set of tests each."""
+    folder = tmp_path_factory.mktemp("tasks")
+    database = tenantry_server.create_database(template=tenantry_template)
+    environ = environment(lambda login: tenantry_server.url(login, database.name))
+    engine = create_tenant_engine(database.app_url, mode="database", metadata=Base.metadata)
+    with serving(Application(slowness=0)) as url, working(environ, folder):
+        first = create_party(engine, environ, url, some_questions(3), folder, name="first")
+        second = create_party(engine, environ, url, some_questions(2), folder, name="second")
+        yield Bench(first, second, database)
+    engine.dispose()
+    database.drop()
+
+
+def test_echo_names_the_tenant_it_runs_for(bench: Bench) -> None:
+    """The tenant comes from the launcher's principal."""
+    task = bench.first.launch("assay.tasks.diagnostics.echo", "hello")
+    expected = {
+        "message": "hello",
+        "organization_id": str(bench.first.organization),
+        "user_id": None,
+    }
+    assert bench.result(task) == ("SUCCESS", expected)
+
+
+def test_sets_are_counted_for_the_tenant_alone(bench: Bench) -> None:
+    """Each of two organizations in one table sees its own set."""
+    for party in (bench.first, bench.second):
+        task = party.launch("assay.tasks.test_set.count_test_sets")
+        assert bench.result(task) == ("SUCCESS", {"test_sets": 1})
+
+
+def test_two_sessions_of_a_task_have_the_same_tenant(bench: Bench) -> None:
+    """A task that opens its Sessions itself is in its tenant in each of them."""
+    task = bench.first.launch("assay.tasks.diagnostics.manual_db_example")
+    expected = {"before": 1, "after": 1, "tenant": str(bench.first.organization)}
+    assert bench.result(task) == ("SUCCESS", expected)
+
+
+def test_configuration_is_described_to_its_organization(bench: Bench) -> None:
+    """A configuration comes with its set, its endpoint and the number of tests."""
+    name = "assay.tasks.test_configuration.get_test_configuration"
+    state, found = bench.result(bench.first.launch(name, str(bench.first.configuration)))
+    assert state == "SUCCESS"
+    assert isinstance(found, dict)
+    assert found["id"] == str(bench.first.configuration)
+    assert found["tests"] == 3
+
+
+def test_configuration_of_another_organization_is_unknown(bench: Bench) -> None:
+    """Another organization's id is an error like one that does not exist, and is not retried."""
+    name = "assay.tasks.test_configuration.get_test_configuration"
+    state, error = bench.result(bench.second.launch(name, str(bench.first.configuration)))
+    assert state == "FAILURE"
+    assert isinstance(error, dict)
+    assert error["exc_type"] == "UnknownConfigurationError"
+
+
+def test_run_of_another_organizations_configuration_fails(bench: Bench) -> None:
+    """Nothing is asked and nothing is filed: the run of the second has failed with a reason."""
+    name = "assay.tasks.test_configuration.execute_test_configuration"
+    task = bench.second.launch(name, str(bench.first.configuration))
+    assert bench.second.await_end(task, seconds=40) == "failed"
+    assert bench.second.state(task)[1].total() == 0
+    assert bench.first.state(task)[0] is None
+
+
+@pytest.mark.parametrize("script", ["worker.sh", "postgres.sh"])
+def test_script_is_one_that_a_shell_can_read(script: str) -> None:
+    """A script of the images has no syntax that a plain shell does not know."""
+    answer = subprocess.run(
+        ["/bin/sh", "-n", str(ROOT / "docker" / script)],
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_worker_script_passes_the_environment_on(tmp_path: Path) -> None:
+    """The script's defaults and what replaces them reach Celery, whose process it becomes."""
+    celery = tmp_path / "celery"
+    celery.write_text('#!/bin/sh\necho "$$ $*"\n')
+    celery.chmod(0o755)
+    process = subprocess.Popen(
+        ["/bin/sh", str(ROOT / "docker" / "worker.sh"), "--hostname=a"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "CELERY_WORKER_CONCURRENCY": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    output, _ = process.communicate(timeout=10)
+    assert output.split() == [
+        str(process.pid),
+        *("--app", "assay.worker", "worker", "--queues=celery,maintenance"),
+        *("--concurrency=2", "--prefetch-multiplier=4"),
+        *("--max-tasks-per-child=1000", "--loglevel=INFO"),
+        *("--without-heartbeat", "--without-gossip", "--hostname=a"),
+    ]

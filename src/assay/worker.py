@@ -55,8 +55,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         # A child that is ended while it holds the lock of the pool's queue stops the whole pool; a
         # test that is executed twice has one result all the same.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # What looks across organizations has a queue of its own: a worker that leaves it alone needs
-        # no login for that.
+        # What looks across organizations has a queue of its own: workers without it need no login
+        # for that.
         "task_routes": {
             "assay.tasks.run.sweep_runs": {"queue": "maintenance"},
             "tenantry.sweep": {"queue": "maintenance"},

@@ -33,7 +33,7 @@ _GUESTS: Final[frozenset[Login]] = frozenset({"app", "maintenance", "courier"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server whose databases belong to the migrator and admit the server's own logins alone.
+    """A running server, whose databases belong to the migrator and admit its own logins alone.
 
     Attributes:
         name: how it was found.

@@ -64,8 +64,8 @@ def test_each_variable_of_the_readme_is_explained_in_the_example_file(variable: 
 
 
 def test_names_of_the_readme_exist() -> None:
-    """Every error and function that the README names is importable from `tenantry`."""
-    names = set(re.findall(r"`([A-Z][A-Za-z]+Error)", README)) | {
+    """Every error and function that the README names is importable from `tenantry`, or Celery's."""
+    names = set(re.findall(r"`([A-Z][A-Za-z]+Error)", README)) - {"ChordError"} | {
         "create_tenant_engine",
         "get_tenant",
         "maintenance_session",

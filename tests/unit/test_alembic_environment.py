@@ -40,12 +40,16 @@ def test_example_holds_valid_values_for_each_setting(tmp_path: Path) -> None:
         "TENANTRY_ENV",
         "TENANTRY_MODE",
         "TENANTRY_SCOPE",
+        "BROKER_URL",
+        "CELERY_RESULT_BACKEND",
+        "TENANTRY_TASK_KEY",
     ]
     settings = Settings.from_environment(values)
     assert settings.database_url is not None
     assert settings.database_url.username == "tenantry_login"
     assert settings.migration_database_url is not None
     assert settings.maintenance_database_url is not None
+    assert settings.broker_url is not None
 
 
 def test_program_that_passes_a_url_is_not_read_from_the_environment(

@@ -263,9 +263,10 @@ class FilteringCompiler(RefusingCompiler):
         Returns the statement, in which the value has the column's type: the compiler would make
         a copy of one without a type, which could not be followed to its parameter.
         """
-        assigned = dict(statement._values or {})
-        ordered = dict(getattr(statement, "_ordered_values", None) or ())
-        values = {k: v for k, v in (assigned | ordered).items() if _key(k) == column.key}
+        # SQLAlchemy 2.0 keeps ordered values by themselves.
+        ordered = list(getattr(statement, "_ordered_values", None) or ())
+        assigned = dict(statement._values or ordered)
+        values = {k: v for k, v in assigned.items() if _key(k) == column.key}
         for key, value in values.items():
             if not isinstance(value, BindParameter):
                 self._refuse("an expression for the tenant column")
@@ -273,9 +274,12 @@ class FilteringCompiler(RefusingCompiler):
             typed = value._with_binary_element_type(column.type) if value.type._isnull else value
             assigned[key] = typed
             self.tenant_values = (*self.tenant_values, typed)
-        if values and not ordered:
+        if values:
             statement = statement._clone()
-            statement._values = immutabledict(assigned)
+            if ordered:
+                statement._ordered_values = list(assigned.items())
+            else:
+                statement._values = immutabledict(assigned)
         if not values and column.key in (self.column_keys or ()):
             self.tenant_values = (*self.tenant_values, column.key)
             return statement, True

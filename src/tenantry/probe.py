@@ -56,7 +56,8 @@ class Isolation:
         citus: the Citus extension is installed.
         role_reasons: why the role itself would be let past row security; empty if it is not.
         open_relations: tables and views that are not walled off for this role.
-        tenant_tables: schema, name and tenant column of each tenant table.
+        tenant_tables: schema, name and tenant column of each tenant table, and of each view that
+            has the column and shows one.
         missing_tables: tenant tables of the models that do not exist, or lack the column.
         reachable_tables: number of tenant tables on which the role holds any privilege.
         shared_tables: schema and name of each other table of the database.

@@ -136,7 +136,7 @@ with recursive
     group by t.oid
   ),
   open_tables as (
-    select t.nspname, t.relname, pg_catalog.array_remove(array[
+    select pg_catalog.format('%%I.%%I', t.nspname, t.relname) as name, pg_catalog.array_remove(array[
       case when not t.relrowsecurity then 'row security is not enabled' end,
       case when not t.relforcerowsecurity then 'row security is not forced' end,
       case when t.relrowsecurity and not pg_catalog.row_security_active(t.oid)
@@ -167,8 +167,22 @@ with recursive
     union
     select d.view_oid from dependencies as d join showing as s on s.oid = d.relation_oid
   ),
+  -- A view may be mapped like a table: as a tenant's if it has the column and shows a tenant table.
+  tenant_relations as (
+    select nspname, relname, tenant_column from tenant_tables
+    union all
+    select n.nspname, c.relname, a.attname
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0
+    where c.relkind in ('v', 'm') and c.oid in (select oid from showing)
+      and (a.attname = %(tenant_column)s or exists (
+        select from declared as d
+        where d.table_name = c.relname and coalesce(d.schema_name, n.nspname) = n.nspname
+          and d.column_name = a.attname))
+  ),
   open_views as (
-    select n.nspname, c.relname, array[
+    select pg_catalog.format('%%I.%%I', n.nspname, c.relname) as name, array[
       case c.relkind
         when 'm' then 'a materialized view holds rows of all tenants'
         else 'the view runs as its owner, whom row security does not bind, not as security_invoker'
@@ -188,7 +202,7 @@ with recursive
             or pg_catalog.has_any_column_privilege(r.oid, c.oid, 'select, insert, update')))
   ),
   open_functions as (
-    select n.nspname, p.proname || '()' as relname,
+    select pg_catalog.format('%%I.%%I()', n.nspname, p.proname) as name,
       array['the function runs as its owner, whom row security does not bind'] as reasons
     from pg_catalog.pg_proc as p
     join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
@@ -205,9 +219,9 @@ with recursive
           and d.deptype = 'e')
   ),
   open_relations as (
-    select nspname, relname, reasons from open_tables where reasons <> '{}'
-    union all select nspname, relname, reasons from open_views
-    union all select nspname, relname, reasons from open_functions
+    select name, reasons from open_tables where reasons <> '{}'
+    union all select name, reasons from open_views
+    union all select name, reasons from open_functions
   )
 select
   pg_catalog.current_database()::text as database,
@@ -218,17 +232,16 @@ select
   pg_catalog.current_setting(%(user_setting)s, true) as user,
   exists (select from pg_catalog.pg_extension where extname = 'citus') as citus,
   array(select reason from role_reasons order by rolname) as role_reasons,
-  (select pg_catalog.json_agg(pg_catalog.json_build_array(
-      pg_catalog.format('%%I.%%I', nspname, relname), reasons) order by nspname, relname)
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(name, reasons) order by name)
     from open_relations) as open_relations,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(nspname, relname, tenant_column)
       order by nspname, relname)
-    from tenant_tables) as tenant_tables,
+    from tenant_relations) as tenant_tables,
   array(
     select pg_catalog.concat_ws('.', d.schema_name, d.table_name)
     from declared as d
     where not exists (
-      select from tenant_tables as t
+      select from tenant_relations as t
       where t.relname = d.table_name and t.tenant_column = d.column_name
         and coalesce(d.schema_name, t.nspname) = t.nspname)
     order by 1) as missing_tables,

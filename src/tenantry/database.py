@@ -13,7 +13,6 @@ import psycopg2.extensions
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.pool import (
     ConnectionPoolEntry,
     PoolResetState,
@@ -30,13 +29,11 @@ from sqlalchemy.sql.expression import (
 from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import DEFAULT_CONFIG, Mode, Scope, TenancyConfig, parse_url
 from tenantry.context import ContextWriter, Tenant, command_writer, function_writer
+from tenantry.diagnosis import diagnose
 from tenantry.exceptions import (
     ConfigurationError,
-    DatabaseUnreachableError,
     IsolationNotEnforcedError,
     MissingMigrationsError,
-    TenancyError,
-    UnknownTenantError,
 )
 from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
 from tenantry.gate import GuardableConnection, check_seen, check_statement
@@ -347,61 +344,7 @@ class Tenancy:
 
     def on_error(self, context: ExceptionContext) -> BaseException | None:
         """Return the error of the library's own that says what to do, to be raised instead."""
-        error = context.original_exception
-        if isinstance(error, TenancyError):
-            return error
-        if context.is_pre_ping:
-            return None
-        if context.connection is None and isinstance(error, psycopg2.OperationalError):
-            return DatabaseUnreachableError(
-                f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
-                "server runs there, and host, port, database, user and password of the URL"
-            )
-        if isinstance(context.sqlalchemy_exception, IntegrityError):
-            return self._unknown_tenant(error)
-        if isinstance(context.sqlalchemy_exception, ProgrammingError):
-            return self._missing_table(error)
-        return None
-
-    def _unknown_tenant(self, error: BaseException) -> UnknownTenantError | None:
-        """Recognise the foreign key from a tenant table to the root table."""
-        diagnostics = getattr(error, "diag", None)
-        if diagnostics is None or diagnostics.sqlstate != "23503" or self.metadata is None:
-            return None
-        for table in self.metadata.tables.values():
-            for key in table.foreign_key_constraints:
-                if (
-                    key.name == diagnostics.constraint_name
-                    and [column.name for column in key.columns] == [self.config.tenant_column]
-                    and key.referred_table.name == self.config.root_table
-                ):
-                    return UnknownTenantError(
-                        f"the bound organization does not exist in "
-                        f"{self.config.root_table!r}, so no row of {diagnostics.table_name!r} can "
-                        "be filed under it: create it first, or bind another one"
-                    )
-        return None
-
-    def _missing_table(self, error: BaseException) -> MissingMigrationsError | None:
-        """Recognise a table or column that the models have and the database has not."""
-        if self.metadata is None:
-            return None
-        message = _first_line(error)
-        code = getattr(error, "pgcode", None)
-        for table in self.metadata.tables.values():
-            if code == "42P01":
-                missing = f'"{table.name}"' in message or f'"{table.fullname}"' in message
-            else:
-                missing = code == "42703" and any(
-                    f"{table.name}.{column.name} " in message
-                    or f'"{column.name}" of relation "{table.name}"' in message
-                    for column in table.columns
-                )
-            if missing:
-                return MissingMigrationsError(
-                    f"{message}: the database is behind the models; run `alembic upgrade head`"
-                )
-        return None
+        return diagnose(context, self.metadata, self.config)
 
 
 def create_tenant_engine(
@@ -558,15 +501,3 @@ def _outside_transaction(dbapi_connection: Any, act: Callable[[Any], None]) -> N
 def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:
     more = f"; and {len(reasons) - shown} more" if len(reasons) > shown else ""
     return "; ".join(reasons[:shown]) + more
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _shown(engine: Engine | None) -> str:
-    if engine is None:
-        return "the database"
-    # The query may hold a password too.
-    url = engine.url.difference_update_query(list(engine.url.query))
-    return url.render_as_string(hide_password=True)

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -22,6 +23,10 @@ from tenantry.testing import Server
 ROOT = Path(__file__).resolve().parent.parent
 
 pytest_plugins = ["pytester"]
+
+# A shell's background job ignores SIGINT, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Migrate = Callable[[URL, URL], None]
 

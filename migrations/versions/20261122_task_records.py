@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("eta", moment, nullable=True),
         sa.Column("due_at", moment, nullable=True),
-        sa.Column("queued_at", moment, server_default=now, nullable=False),
+        sa.Column("queued_at", moment, server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.Column("dispatched_at", moment, nullable=True),
         sa.Column("started_at", moment, nullable=True),
         sa.Column("finished_at", moment, nullable=True),

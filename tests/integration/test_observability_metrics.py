@@ -3,16 +3,20 @@
 import contextlib
 import re
 import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.fixtures.task_board import new_label, wait_until
 from tests.fixtures.task_messages import Message
 from tests.fixtures.task_workers import POOLS, Bench, Pool, new_bench
 from tests.fixtures.worlds import TENANTS, new_world
 
+from tenantry.celery.metrics import ChildrenCollector
 from tenantry.testing import Server
 
 
@@ -107,6 +111,22 @@ def test_killed_task_is_counted(
             30,
             bench.log_text,
         )
+
+
+def test_child_that_is_making_its_file_does_not_fail_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is empty yet, as one is for a moment when a child begins, is read once filled."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    file = tmp_path / "counter_1.db"
+    file.touch()
+    # What prometheus_client begins a file with: the number of its bytes in use.
+    child = threading.Timer(0.05, file.write_bytes, [struct.pack("i", 8).ljust(1 << 16, b"\0")])
+    child.start()
+    registry = CollectorRegistry()
+    ChildrenCollector(registry)
+    assert list(registry.collect()) == []
+    child.join()
 
 
 def test_prefork_worker_without_a_folder_does_not_start(

@@ -7,20 +7,24 @@ worker's own, before it is imported.
 """
 
 import os
+import struct
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from celery import Celery, Task, signals
 from celery.concurrency.prefork import TaskPool
 from celery.worker import WorkController
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tenantry.exceptions import ConfigurationError, RefusedMessageError
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BEGAN: Final = "tenantry_began"
+_READINGS: Final = 10
 _OUTCOMES: Final = {"SUCCESS": "success", "RETRY": "retry", "FAILURE": "failure"}
 
 TASKS: Final = Counter(
@@ -85,6 +89,25 @@ def _on_revoked(sender: Task, **_: Any) -> None:
     TASKS.labels(sender.name, "revoked").inc()
 
 
+class ChildrenCollector(MultiProcessCollector):
+    """Adds up the children's numbers, also while a child is making its file."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Answer for this registry."""
+        super().__init__(registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums; a file that is still empty is read again a moment later."""
+        for _ in range(_READINGS - 1):
+            try:
+                metrics: Iterable[Metric] = super().collect()
+            except struct.error:
+                time.sleep(0.02)
+            else:
+                return metrics
+        return cast("Iterable[Metric]", super().collect())
+
+
 class _Endpoint:
     """Answers Prometheus in the main process of one application's worker."""
 
@@ -120,7 +143,7 @@ class _Endpoint:
         registry = REGISTRY
         if os.environ.get(_FOLDER):
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            ChildrenCollector(registry)
         self._server, _thread = start_http_server(self._port, self._address, registry)
 
     def forget(self, **_: Any) -> None:

@@ -2,6 +2,8 @@
 # environment; without it the first of the candidates that is Python 3.11 or later is taken.
 PYTHON ?= python3 python3.13 python3.12 python3.11
 SERVER ?= auto
+# Many tests wait for workers, so more processes than cores; 0 runs all in one, as for --pdb.
+JOBS ?= 4
 ARGS ?=
 DATA ?= $(wildcard ../shared/data)
 
@@ -15,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make test SERVER=auto|embedded|container|url ARGS='-k savepoint'"
+	@echo "  make test SERVER=auto|embedded|container|url JOBS=4 ARGS='-k savepoint'"
 	@echo "  make setup PYTHON=/path/to/python3.12"
 
 setup: $(VENV)/.installed ## create .venv with the locked dependencies (the other targets do it too)
@@ -34,8 +36,8 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
 	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
 
-test: setup ## run the tests; SERVER chooses the PostgreSQL server, ARGS goes to pytest
-	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) $(ARGS)
+test: setup ## run the tests in JOBS processes; SERVER chooses the PostgreSQL server, ARGS goes to pytest
+	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) -n $(JOBS) --dist worksteal $(ARGS)
 
 check: setup ## lint, types, import contracts; models against migrations on a throw-away database
 	$(BIN)/ruff check

@@ -56,6 +56,32 @@ def test_fixtures_hand_out_copies_of_one_migrated_template(pytester: pytest.Pyte
     result.stdout.fnmatch_lines("tenantry: server starts when first used")
 
 
+def test_each_process_of_a_parallel_run_has_a_server_of_its_own(pytester: pytest.Pytester) -> None:
+    """With pytest-xdist nothing is shared but the folder, and the summary names the servers."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import pathlib
+        import pytest
+
+        @pytest.mark.parametrize("part", [1, 2])
+        def test_server(part, fresh_database):
+            pathlib.Path(f"port_{part}").write_text(str(fresh_database.server.admin_url.port))
+        """
+    )
+    result = pytester.runpytest_subprocess(
+        "--tenantry-server=embedded", "-n", "2", "-o", "tenantry_server_header=true"
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "tenantry: a server for each process",
+            "tenantry: embedded server, PostgreSQL *, one for each process",
+        ]
+    )
+    assert len({(pytester.path / f"port_{part}").read_text() for part in (1, 2)}) == 2
+
+
 def test_application_login_that_owns_a_table_fails_the_session(pytester: pytest.Pytester) -> None:
     """No isolation test runs as a role that can switch the wall off."""
     pytester.makeconftest(

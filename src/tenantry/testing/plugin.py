@@ -1,7 +1,7 @@
 """The pytest plugin: a server for the run, a migrated template, and copies of it for the tests."""
 
 from collections.abc import Callable, Iterator
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from sqlalchemy.engine import URL
@@ -13,6 +13,7 @@ from tenantry.testing.servers import Choice, Database, Server, find_server
 Migrate = Callable[[URL, URL], None]
 
 _SERVER = pytest.StashKey[Server]()
+_SERVERS_OF_PROCESSES = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,14 +34,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Name the server and its version, where the project wants it started at once."""
+    """Name the server and its version, where the project wants it started at once.
+
+    With pytest-xdist each of its processes has a server of its own; the summary names them.
+    """
     if not config.getini("tenantry_server_header") or config.option.collectonly:
         return "tenantry: server starts when first used"
+    if config.getoption("dist", "no") != "no":
+        return "tenantry: a server for each process"
     try:
-        server = _started(config)
+        return f"tenantry: {_describe(_started(config))}"
     except TenancyError as error:
         raise pytest.UsageError(str(error)) from error
-    return f"tenantry: {server.name} server, PostgreSQL {server.version}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keep what a process of pytest-xdist's has said of its server."""
+    described = getattr(node, "workeroutput", {}).get("tenantry_server")
+    if described is not None:
+        node.config.stash.setdefault(_SERVERS_OF_PROCESSES, set()).add(described)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the servers of pytest-xdist's processes."""
+    for described in sorted(config.stash.get(_SERVERS_OF_PROCESSES, ())):
+        terminalreporter.write_line(f"tenantry: {described}, one for each process")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -53,8 +74,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _started(config: pytest.Config) -> Server:
     if _SERVER not in config.stash:
-        config.stash[_SERVER] = find_server(cast("Choice", config.getoption("tenantry_server")))
+        server = find_server(cast("Choice", config.getoption("tenantry_server")))
+        config.stash[_SERVER] = server
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["tenantry_server"] = _describe(server)
     return config.stash[_SERVER]
+
+
+def _describe(server: Server) -> str:
+    return f"{server.name} server, PostgreSQL {server.version}"
 
 
 @pytest.fixture(scope="session")

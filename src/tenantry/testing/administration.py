@@ -6,18 +6,16 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, Final
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from psycopg2.extensions import encrypt_password
 from sqlalchemy.engine import URL
 
 from tenantry.config import libpq_url
-from tenantry.embedded import Login
+from tenantry.embedded import Login, provisioning
 from tenantry.embedded.bootstrap import ROLES
 from tenantry.exceptions import ConfigurationError, DatabaseUnreachableError, WrongRoleError
 
@@ -60,11 +58,11 @@ def create_logins(admin: URL) -> Prepared:
         # Two runs that begin at once would otherwise update the same roles at once.
         cursor.execute("select pg_advisory_lock(hashtext('tenantry.testing'))")
         if superuser:
-            cursor.execute(_script("roles.sql"))
+            provisioning.create_roles(cursor)
         else:
             _create_ordinary(cursor)
         for login, password in passwords.items():
-            _set_password(cursor, ROLES[login], password)
+            provisioning.set_password(cursor, ROLES[login], password)
     logins: dict[Login, URL] = {"superuser": admin}
     for login, password in passwords.items():
         logins[login] = admin.set(username=ROLES[login], password=password)
@@ -107,30 +105,6 @@ def _create_ordinary(cursor: Cursor) -> None:
             )
 
 
-def _set_password(cursor: Cursor, role: str, password: str) -> None:
-    # As a verifier, since a statement with the password itself may end up in the server's log.
-    verifier = encrypt_password(password, role, cursor.connection, "scram-sha-256")
-    cursor.execute(
-        sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier))
-    )
-
-
-def close_to_public(cursor: Cursor, database: str) -> None:
-    """Leave PUBLIC no privilege on the database."""
-    cursor.execute(
-        sql.SQL("revoke all on database {} from public").format(sql.Identifier(database))
-    )
-
-
-def admit(cursor: Cursor, database: str, roles: list[str]) -> None:
-    """Let the roles connect to the database."""
-    cursor.execute(
-        sql.SQL("grant connect on database {} to {}").format(
-            sql.Identifier(database), sql.SQL(", ").join(map(sql.Identifier, roles))
-        )
-    )
-
-
 def copy_privileges(cursor: Cursor, source: str, target: str) -> None:
     """Grant on the target what is granted on the source, whose owner is the same."""
     cursor.execute(
@@ -150,39 +124,6 @@ def copy_privileges(cursor: Cursor, source: str, target: str) -> None:
                 sql.SQL(" with grant option" if grantable else ""),
             )
         )
-
-
-def copy_settings(cursor: Cursor, source: str, target: str) -> None:
-    """Store for the target each value that ALTER DATABASE or ALTER ROLE stored for the source."""
-    cursor.execute(
-        "select r.rolname, pg_catalog.unnest(s.setconfig)"
-        " from pg_catalog.pg_db_role_setting s"
-        " join pg_catalog.pg_database d on d.oid = s.setdatabase"
-        " left join pg_catalog.pg_roles r on r.oid = s.setrole"
-        " where d.datname = %s",
-        [source],
-    )
-    for role, setting in cursor.fetchall():
-        name, _, value = setting.partition("=")
-        target_of = (
-            sql.SQL("role {} in database {}").format(sql.Identifier(role), sql.Identifier(target))
-            if role
-            else sql.SQL("database {}").format(sql.Identifier(target))
-        )
-        cursor.execute(
-            sql.SQL("alter {} set {} = {}").format(
-                target_of, sql.Identifier(*name.split(".")), sql.Literal(value)
-            )
-        )
-
-
-def restrict(cursor: Cursor) -> None:
-    """Take from PUBLIC, in the superuser's current database, what looks into other sessions."""
-    cursor.execute(_script("restrictions.sql"))
-
-
-def _script(name: str) -> str:
-    return files("tenantry.embedded").joinpath(name).read_text(encoding="utf-8")
 
 
 def _row(cursor: Cursor) -> tuple[Any, ...]:

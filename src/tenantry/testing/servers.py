@@ -18,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy.engine import URL
 
 from tenantry.config import parse_url
-from tenantry.embedded import EmbeddedServer, Login
+from tenantry.embedded import EmbeddedServer, Login, provisioning
 from tenantry.embedded.bootstrap import ROLES
 from tenantry.exceptions import ConfigurationError, DatabaseUnreachableError, WrongRoleError
 from tenantry.testing import administration
@@ -102,17 +102,17 @@ class Server:
                 )
             )
             self._databases.add(name)
-            administration.close_to_public(cursor, name)
+            provisioning.close_to_public(cursor, name)
             if template is None:
-                administration.admit(
+                provisioning.admit(
                     cursor, name, [ROLES[login] for login in self.logins if login in _GUESTS]
                 )
             else:
                 administration.copy_privileges(cursor, template, name)
-                administration.copy_settings(cursor, template, name)
+                provisioning.copy_settings(cursor, template, name)
         if template is None and self.superuser:
             with administration.connected(self.url("superuser", name)) as cursor:
-                administration.restrict(cursor)
+                provisioning.restrict(cursor)
         return Database(self, name)
 
     def seal(self, database: str) -> None:

@@ -1,0 +1,63 @@
+"""The Session of a request: bound to whoever was authenticated, committed before the response."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from tenantry.fastapi.installation import sessions_of
+from tenantry.sessions import tenant_scope
+
+
+class Principal(Protocol):
+    """Who is authenticated: the user's id and the organization's."""
+
+    @property
+    def id(self) -> Any:
+        """The user's id, or None for the organization itself."""
+
+    @property
+    def organization_id(self) -> Any:
+        """The id of the user's organization."""
+
+
+def tenant_session(principal: Callable[..., Any]) -> Any:
+    """Return the dependency of a Session that sees the principal's rows and nobody else's.
+
+    The tenant is carried by the Session, not by the thread, so that sync and async routes are the
+    same to it. A request is one transaction: committed once the response is made and before it is
+    sent, so that a commit that fails is an error to the client too; rolled back by any exception,
+    HTTPException included. What `task_launcher(db=session)` launched is dispatched in between.
+    After that the Session is closed for good: a stream or a background task that uses it fails.
+
+    A Session blocks its thread: an `async def` route uses it through `run_in_threadpool`.
+
+    Give the alias a name, and routes need no more:
+
+        TenantSession = Annotated[Session, tenant_session(current_user)]
+
+    Args:
+        principal: the dependency that authenticates a request, or raises. It must not hold a
+            connection of the same pool when it returns: requests that wait for one another's
+            connections would never end.
+
+    Raises:
+        ConfigurationError: from the request, if the application has no `install_tenancy`.
+        InvalidTenantError: from the request, if the principal's ids are none.
+
+    Source: FastAPI, "Dependencies with yield", `scope="function"` (from 0.121); SQLAlchemy,
+    `Session.close_resets_only`.
+    """
+
+    def session_of(
+        request: Request, authenticated: Annotated[Principal, Depends(principal)]
+    ) -> Iterator[Session]:
+        sessions = functools.partial(sessions_of(request.app), close_resets_only=False)
+        with tenant_scope(
+            authenticated.organization_id, authenticated.id, sessions=sessions
+        ) as session:
+            yield session
+
+    return Depends(session_of, scope="function")

@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo worker demo-tasks test check lock clean
+.PHONY: help setup demo worker demo-tasks bench-tasks test check lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make test SERVER=auto|embedded|container|url JOBS=4 ARGS='-k savepoint'"
 	@echo "  make setup PYTHON=/path/to/python3.12"
@@ -35,6 +35,9 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 	    CELERY_RESULT_BACKEND TENANTRY_TASK_KEY && \
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
 	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help
+	@$(BIN)/python -m bench.tasks $(ARGS)
 
 test: setup ## run the tests in JOBS processes; SERVER chooses the PostgreSQL server, ARGS goes to pytest
 	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) -n $(JOBS) --dist worksteal $(ARGS)

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery
-from kombu.transport import TRANSPORT_ALIASES
 
 import tenantry
 from assay.config import Settings
@@ -61,7 +60,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "assay.tasks.run.sweep_runs": {"queue": "maintenance"},
             "tenantry.sweep": {"queue": "maintenance"},
         },
-        "beat_scheduler": "assay.schedule:RecoveringScheduler",
         "beat_schedule": {
             "sweep-runs": {
                 "task": "assay.tasks.run.sweep_runs",
@@ -73,15 +71,11 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 
 def _transport_options(broker: str, settings: Settings) -> dict[str, Any]:
-    if broker.startswith("sqla+"):
-        return {"pool_pre_ping": True}
     if broker.startswith(("redis", "sentinel")):
         # Sooner than this Redis would hand a task out a second time while it is still running.
         return {"visibility_timeout": 2 * settings.task_time_limit}
     return {}
 
-
-TRANSPORT_ALIASES["sqla"] = "assay.transport:Transport"
 
 # At INFO it writes a line for each request, with the URL.
 logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -131,6 +131,8 @@ def tenant_free(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def get_db_session() -> Iterator[Session]:
     """Open a Session for the running task's tenant: committed at the end, or rolled back.
 
+    It may be committed in between: the next transaction runs for the same tenant.
+
     Raises:
         MissingTenantError: no task with a tenant is running.
     """
@@ -143,8 +145,10 @@ def get_db_session() -> Iterator[Session]:
         )
     with tenancy_of(task.app).sessions() as session:
         set_tenant(session, tenant.organization_id, tenant.user_id)
-        with session.begin():
-            yield session
+        yield session
+        # A Session that was asked for nothing has no transaction, nor does it get one now.
+        if session.in_transaction():
+            session.commit()
 
 
 def with_tenant_context(function: Callable[..., _R]) -> Callable[..., _R]:

@@ -1,18 +1,17 @@
--- Purpose: find out whether the tenants of the database psql is connected to are kept apart. Lists
---          each table with a tenant column: row security, policies, grants, owner, verdict; then the
---          roles that reach them, then the settings, and last one line with the verdict.
+-- Purpose: find out whether the tenants of the database psql is connected to are kept apart. Prints
+--          each finding with what is wrong, how to mend it and the statement that does, and last one
+--          line with the verdict.
 -- Run by:  any role that can connect; it reads the system catalogs alone.
 -- Twice:   yes. It is one read-only transaction and ends in rollback.
 --
---   psql -X -q -v ON_ERROR_STOP=1 -f sql/audit.sql "$URL" [-v tenant_column=NAME …]
+--   psql -X -q -v ON_ERROR_STOP=1 -f sql/audit.sql "$URL" [-v tenant_column=NAME …] [-v check=ID]
 --
--- With ON_ERROR_STOP psql exits with status 3 when a tenant table is not isolated, or when there is
--- no tenant table to look at. Variables: sql/README.md.
+-- With ON_ERROR_STOP psql exits with status 3 when there is a finding of severity error, when there
+-- is no tenant table to look at, or when a check could not look. Variables: sql/README.md.
 
 \set tenantry_quiet :QUIET
 \set QUIET on
 \set SHOW_CONTEXT never
-\pset footer off
 
 \if :{?tenant_column}
 \else
@@ -58,6 +57,16 @@
   \set schemas ''
 \endif
 
+\if :{?check}
+\else
+  \set check ''
+\endif
+\if :{?ON_ERROR_STOP}
+  \set tenantry_stop :ON_ERROR_STOP
+\else
+  \set tenantry_stop off
+\endif
+
 select :SERVER_VERSION_NUM < 150000 as tenantry_too_old
 \gset
 \if :tenantry_too_old
@@ -67,15 +76,17 @@ select :SERVER_VERSION_NUM < 150000 as tenantry_too_old
   \quit
 \endif
 
-begin read only;
+begin isolation level repeatable read read only;
 
 -- With this search path whatever is not the system's own prints with its schema, so that a function
 -- or an operator planted under a familiar name cannot pass for it in the text of a policy.
 set local search_path = pg_catalog, pg_temp;
 set local quote_all_identifiers = off;
+-- The catalogs' queries are short; compiling them would take longer than running them.
+set local jit = off;
 
--- Parameters and results travel as settings of this transaction: there is no temporary table in a
--- read-only transaction, and each query below stays plain SQL that any client can send.
+-- Parameters travel as settings of this transaction: there is no temporary table in a read-only
+-- transaction, and each check stays plain SQL that any client can send.
 select
   pg_catalog.set_config('tenantry.tenant_column', :'tenant_column', true),
   pg_catalog.set_config('tenantry.id_type', :'id_type', true),
@@ -96,127 +107,93 @@ select
     end, true)
 \gset tenantry_ignored_
 
--- What stands in place before anything can be said about tables.
-select pg_catalog.set_config('tenantry.parameter_faults',
-  pg_catalog.to_jsonb(pg_catalog.array_remove(array[
-    case when pg_catalog.to_regtype(pg_catalog.current_setting('tenantry.id_type')) is null
-      then pg_catalog.format('%s is not a type: set -v id_type to uuid, bigint, integer or text',
-                             pg_catalog.current_setting('tenantry.id_type')) end,
-    case when not exists (select from pg_catalog.pg_roles as r
-                          where r.rolname = pg_catalog.current_setting('tenantry.app_role'))
-      then pg_catalog.format('there is no role %s: run sql/roles.sql or the migrations, or set '
-                             '-v app_role to the role the application has',
-                             pg_catalog.current_setting('tenantry.app_role')) end,
-    (select pg_catalog.format('there is no schema %s: mend -v schemas',
-                              pg_catalog.string_agg(s.name, ', ' order by s.name))
-     from pg_catalog.unnest(pg_catalog.current_setting('tenantry.schemas')::text[]) as s (name)
-     where not exists (select from pg_catalog.pg_namespace as n where n.nspname = s.name)
-     having pg_catalog.count(*) > 0)
-  ], null))::text, true)
-\gset tenantry_ignored_
+-- A query without rows prints nothing this way: neither the facts, nor a check without findings.
+\pset footer off
+\pset tuples_only on
+\pset expanded on
+\pset format unaligned
+\pset fieldsep ': '
+\pset null 'none: somebody has to decide'
 
--- One part, one question. Each leaves its answer in a setting of this transaction.
-\ir audit/acting.sql
-\ir audit/roles.sql
-\ir audit/tables.sql
-\ir audit/settings.sql
+-- What several checks need.
+\ir ../src/tenantry/audit/facts/expression.sql
+\ir ../src/tenantry/audit/facts/settings.sql
+\ir ../src/tenantry/audit/facts/reach.sql
+\ir ../src/tenantry/audit/facts/tables.sql
+\ir ../src/tenantry/audit/facts/policies.sql
 
--- What was found, for a person.
-\echo 'Tables'
+-- One check, one question. A check that may not look is counted and does not end the audit.
+\set ON_ERROR_STOP off
+\set ON_ERROR_ROLLBACK on
+\set tenantry_findings 0
+\set tenantry_unseen 0
+\set tenantry_checks 0
+
+-- Severity: error.
+\set check_id nothing_audited
+\ir audit/check.sql
+\set check_id authenticator_unconfined
+\ir audit/check.sql
+\set check_id policy_expression
+\ir audit/check.sql
+\set check_id privilege_unguarded
+\ir audit/check.sql
+\set check_id row_security_off
+\ir audit/check.sql
+\set check_id runtime_role_predefined
+\ir audit/check.sql
+\set check_id runtime_role_privileged
+\ir audit/check.sql
+\set check_id setting_default
+\ir audit/check.sql
+\set check_id table_owner_reachable
+\ir audit/check.sql
+\set check_id unique_without_tenant
+\ir audit/check.sql
+\set check_id view_without_security_invoker
+\ir audit/check.sql
+\set check_id wall_missing
+\ir audit/check.sql
+\set tenantry_errors :tenantry_findings
+\set tenantry_findings 0
+
+-- Severity: warning.
+\set check_id audit_limited
+\ir audit/check.sql
+\set tenantry_warnings :tenantry_findings
+\set tenantry_findings 0
+
+-- Severity: note.
+\set check_id permissive_missing
+\ir audit/check.sql
+\set check_id policy_contained
+\ir audit/check.sql
+\set tenantry_notes :tenantry_findings
+\set tenantry_findings 0
+
+\set ON_ERROR_STOP :tenantry_stop
+\set ON_ERROR_ROLLBACK off
+
+-- An audit that saw nothing has not passed.
 select
-  t.schema, t.name as "table", t.row_security as "row security", t.policies,
-  coalesce(t.of_app, 'nothing') as "granted to the application",
-  coalesce(t.of_public, 'nothing') as "to PUBLIC",
-  t.owner,
-  case when t.faults = '[]' then 'isolated' else 'NOT ISOLATED: ' end
-  || (select coalesce(pg_catalog.string_agg(f.fault, E';\n' order by f.position), '')
-      from pg_catalog.jsonb_array_elements_text(t.faults) with ordinality as f (fault, position))
-  || (select coalesce(pg_catalog.string_agg(E'\nnote: ' || n.note, '' order by n.position), '')
-      from pg_catalog.jsonb_array_elements_text(t.notes) with ordinality as n (note, position))
-    as verdict
-from pg_catalog.jsonb_to_recordset(pg_catalog.current_setting('tenantry.tables')::jsonb) as t (
-  schema text, name text, row_security text, policies text, of_app text, of_public text, owner text,
-  faults jsonb, notes jsonb)
-order by t.schema, t.name;
-
-\echo 'Roles that act as the application'
-select
-  r.rolname as role,
-  pg_catalog.concat_ws(', ',
-    case when r.rolcanlogin then 'login' else 'no login' end,
-    case when r.rolsuper then 'superuser' end,
-    case when r.rolbypassrls then 'BYPASSRLS' end,
-    case when r.rolcreaterole then 'CREATEROLE' end,
-    case when r.rolreplication then 'REPLICATION' end) as attributes,
-  coalesce(r.can_become, 'no other role') as "can become",
-  case when r.faults = '[]' then 'confined' else 'NOT CONFINED: ' end
-  || (select coalesce(pg_catalog.string_agg(f.fault, E';\n' order by f.position), '')
-      from pg_catalog.jsonb_array_elements_text(r.faults) with ordinality as f (fault, position))
-    as verdict
-from pg_catalog.jsonb_to_recordset(pg_catalog.current_setting('tenantry.roles')::jsonb) as r (
-  rolname text, rolcanlogin boolean, rolsuper boolean, rolbypassrls boolean, rolcreaterole boolean,
-  rolreplication boolean, can_become text, faults jsonb);
-
-\echo 'Settings that carry the tenant'
-select
-  s.name as setting, s.now as "in this session", coalesce(s.stored, 'nothing') as "stored default",
-  case when s.faults = '[]' then 'no tenant by default' else 'FAULT: ' end
-  || (select coalesce(pg_catalog.string_agg(f.fault, E';\n' order by f.position), '')
-      from pg_catalog.jsonb_array_elements_text(s.faults) with ordinality as f (fault, position))
-    as verdict
-from pg_catalog.jsonb_to_recordset(pg_catalog.current_setting('tenantry.settings')::jsonb) as s (
-  name text, now text, stored text, faults jsonb);
-
--- And the verdict. An audit that saw nothing has not passed.
-with
-  tables as materialized (
-    select t.schema, t.name, t.kind, t.is_root, t.faults
-    from pg_catalog.jsonb_to_recordset(pg_catalog.current_setting('tenantry.tables')::jsonb) as t (
-      schema text, name text, kind text, is_root boolean, faults jsonb)
-  ),
-  problem as materialized (
-    select pg_catalog.concat_ws('; ',
-      (select pg_catalog.string_agg(fault, '; ')
-       from pg_catalog.jsonb_array_elements_text(
-         pg_catalog.current_setting('tenantry.parameter_faults')::jsonb) as fault),
-      (select pg_catalog.format('no table has the column %s: run the migrations, or set '
-                                '-v tenant_column', pg_catalog.current_setting('tenantry.tenant_column'))
-       where not exists (select from tables where tables.kind = 'table' and not tables.is_root)),
-      (select pg_catalog.format('there is no table %s: mend -v root_table',
-                                pg_catalog.current_setting('tenantry.root_table'))
-       where pg_catalog.current_setting('tenantry.root_required')::boolean
-         and not exists (select from tables where tables.is_root)),
-      (select pg_catalog.format('%s of %s tables and views (%s)', faulty.number, faulty.total,
-                                faulty.names)
-       from (select pg_catalog.count(*) filter (where tables.faults <> '[]') as number,
-                    pg_catalog.count(*) as total,
-                    pg_catalog.string_agg(pg_catalog.format('%I.%I', tables.schema, tables.name),
-                      ', ' order by tables.schema, tables.name)
-                      filter (where tables.faults <> '[]') as names
-             from tables) as faulty
-       where faulty.number > 0),
-      (select 'roles not confined: ' || faulty.names
-       from (select pg_catalog.string_agg(pg_catalog.quote_ident(r.rolname), ', ') as names
-             from pg_catalog.jsonb_to_recordset(pg_catalog.current_setting('tenantry.roles')::jsonb)
-               as r (rolname text, faults jsonb)
-             where r.faults <> '[]') as faulty
-       where faulty.names is not null),
-      (select 'settings with a fault: ' || faulty.names
-       from (select pg_catalog.string_agg(s.name, ', ') as names
-             from pg_catalog.jsonb_to_recordset(
-               pg_catalog.current_setting('tenantry.settings')::jsonb) as s (name text, faults jsonb)
-             where s.faults <> '[]') as faulty
-       where faulty.names is not null)
-    ) as text
-  )
-select
-  problem.text <> '' as tenantry_faulty,
+  verdict.faults <> '' as tenantry_faulty,
   pg_catalog.set_config('tenantry.verdict',
-    case when problem.text <> '' then 'NOT ISOLATED: ' || problem.text
-      else pg_catalog.format('ISOLATED: %s tables and views, no fault found',
-                             (select pg_catalog.count(*) from tables)) end,
+    case when verdict.faults <> '' then 'NOT ISOLATED: ' || verdict.faults
+      else pg_catalog.format('ISOLATED: %s checks of %s tables, no fault found',
+        :'tenantry_checks',
+        pg_catalog.json_array_length(pg_catalog.current_setting('tenantry.tables')::json)) end
+    || case when :tenantry_warnings > 0 then '; warnings: ' || :'tenantry_warnings' else '' end
+    || case when :tenantry_notes > 0 then '; notes: ' || :'tenantry_notes' else '' end,
     true) as tenantry_verdict
-from problem
+from (
+  select pg_catalog.concat_ws('; ',
+    case when :tenantry_errors > 0
+      then pg_catalog.format('%s error-level findings, see above', :'tenantry_errors') end,
+    case when :tenantry_unseen > 0
+      then pg_catalog.format('%s checks could not look', :'tenantry_unseen') end,
+    case when :tenantry_checks = 0
+      then pg_catalog.format('there is no check %s', :'check') end) as faults
+) as verdict
 \gset
 
 \echo :tenantry_verdict
@@ -225,5 +202,9 @@ from problem
 \endif
 
 rollback;
+\pset tuples_only off
+\pset expanded off
+\pset format aligned
+\pset null ''
 \pset footer on
 \set QUIET :tenantry_quiet

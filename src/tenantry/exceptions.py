@@ -53,5 +53,9 @@ class RefusedMessageError(TenancyError):
     """A task's message does not prove whose it is; the task was not executed."""
 
 
+class AuditError(TenancyError):
+    """The audit could not be run, so that nothing is known; it is no verdict on the database."""
+
+
 class EmbeddedServerError(TenancyError):
     """The embedded PostgreSQL server could not be found, started, reached or stopped."""

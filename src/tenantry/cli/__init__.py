@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenantry.cli import db, tasks
+from tenantry.cli.audit import audit
 from tenantry.cli.status import status
 from tenantry.exceptions import TenancyError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.add_typer(db.app, name="db")
 app.add_typer(tasks.app, name="tasks")
 app.command()(status)
+app.command()(audit)
 
 
 def _print_version(wanted: bool) -> None:

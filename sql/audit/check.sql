@@ -1,0 +1,19 @@
+-- Purpose: runs the check whose id is in the variable `check_id`, prints its findings and counts them
+--          for the verdict. A part of audit.sql.
+-- Run by:  any role. Twice: yes.
+
+select :'check' in ('', :'check_id') as tenantry_wanted
+\gset
+\if :tenantry_wanted
+  \ir ../../src/tenantry/audit/checks/:check_id.sql
+  \set tenantry_rows :ROW_COUNT
+  \set tenantry_denied :ERROR
+  select :'tenantry_rows'::integer > 0 as tenantry_any,
+         :'tenantry_findings'::integer + :'tenantry_rows'::integer as tenantry_findings,
+         :'tenantry_unseen'::integer + (:'tenantry_denied'::boolean)::integer as tenantry_unseen,
+         :'tenantry_checks'::integer + 1 as tenantry_checks
+  \gset
+  \if :tenantry_any
+    \echo
+  \endif
+\endif

@@ -1,0 +1,30 @@
+-- Purpose: names the checks that cannot see all they judge as this role: one row for each thing
+--          hidden, whose object is the check's id.
+-- Run by:  any role, in the audit's transaction, after facts/*.sql.
+-- Twice:   yes, it reads only.
+
+with
+  limit_of (check_id, seen, what) as (
+    values
+      ('unique_without_tenant',
+       pg_catalog.has_table_privilege('pg_catalog.pg_index', 'SELECT')
+       and pg_catalog.has_table_privilege('pg_catalog.pg_constraint', 'SELECT'),
+       'the indexes and constraints (pg_index, pg_constraint)'),
+      ('view_without_security_invoker',
+       pg_catalog.has_table_privilege('pg_catalog.pg_rewrite', 'SELECT')
+       and pg_catalog.has_table_privilege('pg_catalog.pg_depend', 'SELECT'),
+       'what a view depends on (pg_rewrite, pg_depend)'),
+      ('setting_default',
+       pg_catalog.has_table_privilege('pg_catalog.pg_db_role_setting', 'SELECT'),
+       'the values stored for roles and databases (pg_db_role_setting)')
+  )
+select
+  'audit_limited' as check_id, 'warning' as severity, 'check' as object_type,
+  l.check_id as object,
+  pg_catalog.format('%I may not read %s', current_user, l.what) as problem,
+  'run the audit as a role that may; an ordinary one can, where nothing was revoked from PUBLIC'
+    as remedy,
+  null as statement
+from limit_of as l
+where not l.seen
+order by l.check_id, l.what

@@ -1,0 +1,31 @@
+-- Purpose: finds policies that differ from the one rule and are contained by a wall: no leak, but one
+--          dropped policy away from it, or a restriction nobody expects.
+-- Run by:  any role, in the audit's transaction, after facts/*.sql.
+-- Twice:   yes, it reads only.
+
+with
+  tenant_table as materialized (
+    select t.oid::oid as oid, t.object
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.tables')::json)
+      as t (oid bigint, object text)
+  ),
+  policy as materialized (
+    select p.*
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
+      as p ("table" bigint, name text, permissive boolean, command text, to_public boolean,
+            exact boolean, excepted boolean, for_authenticator boolean, differs text)
+  )
+select
+  'policy_contained' as check_id, 'note' as severity, 'policy' as object_type,
+  pg_catalog.format('%I on %s', p.name, t.object) as object,
+  p.differs || ' (the wall contains it)' as problem,
+  'drop the policy, or let it compare the tenant column as the wall does' as remedy,
+  null as statement
+from policy as p
+join tenant_table as t on t.oid = p."table"::oid
+where not p.exact and not p.excepted and not p.for_authenticator
+  and exists (
+    select from policy as w
+    where w."table" = p."table" and not w.permissive and w.command = 'all' and w.to_public
+      and (w.exact or w.excepted))
+order by t.object, p.name

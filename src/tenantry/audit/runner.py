@@ -1,0 +1,222 @@
+"""Runs the checks on a connection, in one read-only transaction."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import connection as DriverConnection  # noqa: N812
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from sqlalchemy import Connection
+
+from tenantry.audit.baseline import Baseline
+from tenantry.audit.catalogue import Check, checks, facts
+from tenantry.audit.parameters import DEFAULT_AUDIT, AuditConfig
+from tenantry.audit.report import (
+    AllowedFinding,
+    Finding,
+    Report,
+    Severity,
+    StaleAllowance,
+    Unseen,
+    ordered,
+)
+from tenantry.config import TenancyConfig
+from tenantry.exceptions import AuditError, ConfigurationError
+
+OLDEST_VERSION: Final = 150000
+_COLUMNS: Final = (
+    "check_id",
+    "severity",
+    "object_type",
+    "object",
+    "problem",
+    "remedy",
+    "statement",
+)
+_NO_BASELINE: Final = Baseline()
+
+
+def run_audit(
+    connection: Connection | DriverConnection,
+    config: AuditConfig | TenancyConfig = DEFAULT_AUDIT,
+    *,
+    baseline: Baseline = _NO_BASELINE,
+    only: Sequence[str] = (),
+) -> Report:
+    """Return every way in which the database's wall is down, as far as this role can see.
+
+    Reads the catalogs alone, in one read-only, repeatable-read transaction that is rolled back, and
+    leaves the connection as it was. Any role that can connect will do.
+
+    Args:
+        connection: of SQLAlchemy or psycopg2, outside a transaction.
+        config: what the database calls its tenants.
+        baseline: findings that are allowed.
+        only: ids of the checks to run; empty for all.
+
+    Raises:
+        AuditError: the connection is in a transaction, the server is older than PostgreSQL 15, or
+            the catalogs that every check needs are closed to the role.
+        ConfigurationError: a check that was named does not exist.
+    """
+    chosen = _chosen(only)
+    driver = _driver(connection)
+    with _transaction(driver) as cursor:
+        _prepare(cursor, AuditConfig.of(config))
+        cursor.execute(
+            "select pg_catalog.current_database()::text, current_user::text,"
+            " pg_catalog.current_setting('server_version'),"
+            " pg_catalog.json_array_length(pg_catalog.current_setting('tenantry.tables')::json)"
+        )
+        database, role, version, tables = cursor.fetchone() or ()
+        found: list[Finding] = []
+        unseen: list[Unseen] = []
+        for check in chosen:
+            try:
+                found += _run(cursor, check)
+            except psycopg2.errors.InsufficientPrivilege as error:
+                cursor.execute("rollback to savepoint tenantry_check")
+                unseen.append(Unseen(check=check.id, why=_first_line(error), blind=True))
+    unseen += [
+        Unseen(check=finding.object, why=finding.problem, blind=False)
+        for finding in found
+        if finding.check == "audit_limited" and finding.object not in {u.check for u in unseen}
+    ]
+    kept, allowed, stale = _allow(found, baseline, chosen)
+    return Report(
+        database=database,
+        role=role,
+        server_version=version,
+        tables=tables,
+        checks=tuple(check.id for check in chosen),
+        findings=ordered(kept),
+        allowed=tuple(allowed),
+        stale=tuple(stale),
+        unseen=tuple(unseen),
+    )
+
+
+def _chosen(only: Sequence[str]) -> tuple[Check, ...]:
+    known = {check.id: check for check in checks()}
+    for check_id in only:
+        if check_id not in known:
+            raise ConfigurationError(
+                f"there is no check {check_id!r}; there are {', '.join(known)}"
+            )
+    return tuple(check for check in known.values() if not only or check.id in only)
+
+
+def _driver(connection: Connection | DriverConnection) -> DriverConnection:
+    if isinstance(connection, Connection):
+        inner = None if connection.in_transaction() else connection.connection.driver_connection
+    else:
+        inner = connection
+    if (
+        not isinstance(inner, DriverConnection)
+        or inner.info.transaction_status != TRANSACTION_STATUS_IDLE
+    ):
+        raise AuditError(
+            "the audit needs a connection of psycopg2 that is outside a transaction, since it "
+            "reads everything in one of its own: commit or roll back first, or open another one"
+        )
+    if inner.server_version < OLDEST_VERSION:
+        raise AuditError(
+            f"the server's version is {inner.server_version // 10000}, nothing was looked at: the "
+            "audit needs PostgreSQL 15 or later"
+        )
+    return inner
+
+
+@contextmanager
+def _transaction(driver: DriverConnection) -> Iterator[Cursor]:
+    # In autocommit the driver begins nothing by itself, and its own settings stay untouched.
+    autocommit = driver.autocommit
+    driver.autocommit = True
+    try:
+        with driver.cursor(cursor_factory=Cursor) as cursor:
+            cursor.execute("begin isolation level repeatable read read only")
+            try:
+                yield cursor
+            finally:
+                if not driver.closed:
+                    cursor.execute("rollback")
+    finally:
+        if not driver.closed:
+            driver.autocommit = autocommit
+
+
+def _prepare(cursor: Cursor, config: AuditConfig) -> None:
+    # With this search path whatever is not the system's own prints with its schema, so that a
+    # function planted under a familiar name cannot pass for it in the text of a policy.
+    cursor.execute(
+        "set local search_path = pg_catalog, pg_temp;"
+        "set local quote_all_identifiers = off;"
+        "set local jit = off"
+    )
+    names, values = zip(*config.settings().items(), strict=True)
+    cursor.execute(
+        "select pg_catalog.set_config(s.name, s.value, true)"
+        " from rows from (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]))"
+        " as s (name, value)",
+        [list(names), list(values)],
+    )
+    try:
+        for fact in facts():
+            cursor.execute(fact)
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise AuditError(
+            f"the role may not read what every check needs: {_first_line(error)}. Run the audit as "
+            "a role that may read the system catalogs"
+        ) from error
+
+
+def _run(cursor: Cursor, check: Check) -> Iterator[Finding]:
+    cursor.execute("savepoint tenantry_check")
+    cursor.execute(check.query)
+    columns = tuple(column.name for column in cursor.description or ())
+    if columns != _COLUMNS:
+        raise AuditError(f"check {check.id} returns {columns}, not {_COLUMNS}")
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    cursor.execute("release savepoint tenantry_check")
+    for check_id, severity, object_type, name, problem, remedy, statement in rows:
+        yield Finding(
+            check=check_id,
+            severity=Severity.named(severity),
+            object_type=object_type,
+            object=name,
+            problem=problem,
+            remedy=remedy,
+            statement=statement,
+        )
+
+
+def _allow(
+    found: list[Finding], baseline: Baseline, chosen: Sequence[Check]
+) -> tuple[list[Finding], list[AllowedFinding], list[StaleAllowance]]:
+    reasons = {(entry.check, entry.object): entry.reason for entry in baseline.allowances}
+    kept, allowed = [], []
+    for finding in found:
+        reason = reasons.get((finding.check, finding.object))
+        if reason is None:
+            kept.append(finding)
+        else:
+            allowed.append(AllowedFinding(finding=finding, reason=reason))
+    used = {(each.finding.check, each.finding.object) for each in allowed}
+    ran = {check.id for check in chosen}
+    known = {check.id for check in checks()}
+    stale = [
+        StaleAllowance(
+            allowance=entry,
+            why="it has no such finding" if entry.check in known else "there is no such check",
+        )
+        for entry in baseline.allowances
+        if (entry.check, entry.object) not in used
+        and (entry.check in ran or entry.check not in known)
+    ]
+    return kept, allowed, stale
+
+
+def _first_line(error: psycopg2.Error) -> str:
+    return str(error).strip().partition("\n")[0]

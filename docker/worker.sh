@@ -3,7 +3,10 @@
 #
 # Runs a worker with the settings of the environment, or with the defaults below. The shell becomes
 # Celery's process, so that signals reach it: TERM ends it when its tasks are done, QUIT at once.
-# ENABLE_FLOWER=yes starts Flower next to it, on FLOWER_PORT, which ends with the worker.
+#
+# CELERY_WORKER_LOG_FORMAT=json logs each event as a line of JSON. CELERY_WORKER_METRICS_PORT answers
+# Prometheus there, on CELERY_WORKER_METRICS_ADDRESS. ENABLE_FLOWER=yes starts Flower next to the
+# worker, on FLOWER_PORT; it ends with the worker.
 set -eu
 
 : "${CELERY_APP:=assay.worker}"
@@ -16,6 +19,12 @@ set -eu
 : "${ENABLE_FLOWER:=no}"
 : "${FLOWER_ADDRESS:=127.0.0.1}"
 : "${FLOWER_PORT:=5555}"
+
+if [ -n "${CELERY_WORKER_METRICS_PORT:-}" ] && [ -z "${PROMETHEUS_MULTIPROC_DIR:-}" ]; then
+    # Where the processes of the pool leave their numbers, for this worker alone.
+    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)
+    export PROMETHEUS_MULTIPROC_DIR
+fi
 
 if [ "$ENABLE_FLOWER" = yes ]; then
     worker=$$

@@ -14,6 +14,7 @@ import tenantry
 from assay.config import Settings
 from assay.database import SessionLocal
 from assay.models import TaskRecord
+from assay.observation import observe
 from assay.watchdog import watch_pool
 from tenantry.celery import (
     Deadlines,
@@ -90,6 +91,7 @@ install_tenancy(
     records=TaskRecord,
     deadlines=Deadlines(delivered=timedelta(seconds=settings.task_delivered_within)),
 )
+observe(app)
 add_sweeper(app, every=settings.runs.swept_every)
 watch_pool(settings.pool_patience)
 app.autodiscover_tasks(["assay"], force=True)

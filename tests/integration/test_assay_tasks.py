@@ -1,13 +1,18 @@
 """Assay's tasks as the worker runs them: for their tenant, launched from another process."""
 
 import json
+import re
+import socket
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from sqlalchemy import create_engine, text
 from tests.fixtures.assay_workers import (
     ROOT,
@@ -21,7 +26,8 @@ from tests.fixtures.assay_workers import (
 
 from assay.demo_server import Application, serving
 from assay.models import Base
-from tenantry import create_tenant_engine
+from assay.observation import observe
+from tenantry import ConfigurationError, create_tenant_engine
 from tenantry.testing import Database, Server
 
 
@@ -32,6 +38,8 @@ class Bench:
     first: Party
     second: Party
     results: Database
+    log: Path
+    metrics: str
 
     def result(self, task: uuid.UUID) -> tuple[str, object]:
         """Return a task's state and result, once it has ended."""
@@ -63,12 +71,18 @@ def bench(
     """Return a running worker for two organizations that have one set of tests each."""
     folder = tmp_path_factory.mktemp("tasks")
     database = tenantry_server.create_database(template=tenantry_template)
-    environ = environment(lambda login: tenantry_server.url(login, database.name))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    environ = environment(
+        lambda login: tenantry_server.url(login, database.name),
+        CELERY_WORKER_LOG_FORMAT="json",
+        CELERY_WORKER_METRICS_PORT=str(port),
+    )
     engine = create_tenant_engine(database.app_url, mode="database", metadata=Base.metadata)
-    with serving(Application(slowness=0)) as url, working(environ, folder):
+    with serving(Application(slowness=0)) as url, working(environ, folder) as worker:
         first = create_party(engine, environ, url, some_questions(3), folder, name="first")
         second = create_party(engine, environ, url, some_questions(2), folder, name="second")
-        yield Bench(first, second, database)
+        yield Bench(first, second, database, worker.log, f"http://127.0.0.1:{port}/metrics")
     engine.dispose()
     database.drop()
 
@@ -124,6 +138,58 @@ def test_run_of_another_organizations_configuration_fails(bench: Bench) -> None:
     assert bench.second.await_end(task, seconds=40) == "failed"
     assert bench.second.state(task)[1].total() == 0
     assert bench.first.state(task)[0] is None
+
+
+def test_log_says_of_each_task_whose_it_is(bench: Bench) -> None:
+    """CELERY_WORKER_LOG_FORMAT=json: lines of JSON with task, organization and user."""
+    task = bench.first.launch("assay.tasks.diagnostics.echo", "hello")
+    bench.result(task)
+
+    def told() -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in bench.log.read_text().splitlines() if line[:1] == "{"]
+        return [
+            line
+            for line in lines
+            if line["task_id"] == str(task) and "succeeded" in line["message"]
+        ]
+
+    wait_for(lambda: bool(told()), seconds=20)
+    [line] = told()
+    assert line["organization_id"] == str(bench.first.organization)
+    assert (line["task_name"], line["user_id"]) == ("assay.tasks.diagnostics.echo", None)
+
+
+def test_worker_answers_prometheus(bench: Bench) -> None:
+    """CELERY_WORKER_METRICS_PORT: what the pool's processes executed is counted, for no tenant."""
+
+    def scrape() -> str:
+        with urllib.request.urlopen(bench.metrics, timeout=5) as answer:  # noqa: S310 - its own worker
+            return str(answer.read().decode())
+
+    def executed() -> int:
+        pattern = r'tenantry_tasks_total\{outcome="success",task="assay.tasks.test_set.+"\} (\d+)'
+        return sum(map(int, re.findall(pattern, scrape())))
+
+    before = executed()
+    bench.result(bench.second.launch("assay.tasks.test_set.count_test_sets"))
+    wait_for(lambda: executed() == before + 1, seconds=20)
+    assert str(bench.second.organization) not in scrape()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CELERY_WORKER_LOG_FORMAT": "xml"},
+        {"CELERY_WORKER_METRICS_PORT": "http"},
+        {"CELERY_WORKER_METRICS_PORT": "70000"},
+    ],
+)
+def test_malformed_observation_is_refused(environ: dict[str, str]) -> None:
+    """A value that cannot be meant is an error that names its variable."""
+    with closing(Celery("observed", set_as_current=False)) as app:
+        [name] = environ
+        with pytest.raises(ConfigurationError, match=name):
+            observe(app, environ)
 
 
 @pytest.mark.parametrize("script", ["worker.sh", "postgres.sh"])

@@ -135,7 +135,9 @@ def _transaction(driver: DriverConnection) -> Iterator[Cursor]:
     autocommit = driver.autocommit
     driver.autocommit = True
     try:
-        with driver.cursor(cursor_factory=Cursor) as cursor:
+        # Made directly, since a guarded connection's own cursors refuse text; this text reads the
+        # catalogs alone.
+        with Cursor(driver) as cursor:
             cursor.execute("begin isolation level repeatable read read only")
             try:
                 yield cursor

@@ -77,3 +77,32 @@ class UnknownConfigurationError(AssayError, LookupError):
 
 class UnknownRunError(AssayError, LookupError):
     """The organization has no test run of this id."""
+
+
+class UnknownTestSetError(AssayError, LookupError):
+    """The organization has no set of tests of this id."""
+
+
+class UnknownTokenError(AssayError, LookupError):
+    """The organization has no API token of this id."""
+
+
+class TooManyTestsError(AssayError):
+    """A file to import holds more tests than one may."""
+
+
+class AuthenticationError(AssayError):
+    """A request does not prove who it is from; the message never says why."""
+
+
+class RateLimitedError(AssayError):
+    """An address failed to authenticate too often, or a token made too many requests.
+
+    Attributes:
+        retry_after: seconds, from 1.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        """Keep how long to wait."""
+        super().__init__(f"too many requests: try again in {retry_after} s")
+        self.retry_after = retry_after

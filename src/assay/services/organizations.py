@@ -154,6 +154,18 @@ def get_organization(
     return found[0]
 
 
+def own_organization(session: Session) -> Organization:
+    """Return the organization that the Session is bound to; row-level security shows no other.
+
+    Raises:
+        UnknownOrganizationError: it does not exist any more.
+    """
+    found = session.scalars(select(Organization)).one_or_none()
+    if found is None:
+        raise UnknownOrganizationError("the organization does not exist any more")
+    return found
+
+
 def list_organizations(
     *, reason: str, actor: str, maintenance_engine: Engine | None = None
 ) -> list[OrganizationSummary]:

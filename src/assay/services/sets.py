@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from assay.database import SessionLocal
+from assay.exceptions import DuplicateTestSetError, UnknownTestSetError
 from assay.models import TestSet, TestSetTest
+from assay.services.pages import Page, read_page
 from tenantry import tenant_scope
 
 
@@ -33,3 +36,77 @@ def list_sets(
     )
     with tenant_scope(organization_id, sessions=sessions) as session:
         return [SetSummary(*row) for row in session.execute(query)]
+
+
+def create_set(session: Session, name: str, description: str = "") -> TestSet:
+    """Create an empty set of the Session's organization.
+
+    Raises:
+        DuplicateTestSetError: the organization has a set of this name.
+    """
+    created = TestSet(id=uuid.uuid4(), name=name, description=description)
+    session.add(created)
+    _flush(session, name)
+    return created
+
+
+def get_set(session: Session, set_id: uuid.UUID) -> TestSet:
+    """Return a set of the Session's organization.
+
+    Raises:
+        UnknownTestSetError: the organization has no such set, whoever else may have one.
+    """
+    found = session.scalars(select(TestSet).where(TestSet.id == set_id)).one_or_none()
+    if found is None:
+        raise UnknownTestSetError("there is no such set of tests")
+    return found
+
+
+def change_set(
+    session: Session, set_id: uuid.UUID, *, name: str | None = None, description: str | None = None
+) -> TestSet:
+    """Change what is given of a set of the Session's organization.
+
+    Raises:
+        UnknownTestSetError: the organization has no such set.
+        DuplicateTestSetError: the organization has another set of this name.
+    """
+    found = get_set(session, set_id)
+    if name is not None:
+        found.name = name
+    if description is not None:
+        found.description = description
+    _flush(session, found.name)
+    session.refresh(found)
+    return found
+
+
+def delete_set(session: Session, set_id: uuid.UUID) -> None:
+    """Delete a set of the Session's organization; its tests stay, outside of it.
+
+    Raises:
+        UnknownTestSetError: the organization has no such set.
+    """
+    session.delete(get_set(session, set_id))
+    session.flush()
+
+
+def page_of_sets(session: Session, *, size: int, after: str | None = None) -> Page[TestSet]:
+    """Return a part of the list of the organization's sets, oldest first.
+
+    Raises:
+        InvalidValueError: `after` is not what a page gave.
+    """
+    return read_page(session, select(TestSet), TestSet, size=size, after=after)
+
+
+def _flush(session: Session, name: str) -> None:
+    try:
+        session.flush()
+    except IntegrityError as error:
+        diagnostics = getattr(error.orig, "diag", None)
+        if getattr(diagnostics, "constraint_name", None) != "uq_test_sets_organization_id_name":
+            raise
+        raise DuplicateTestSetError(
+            f"the organization already has a set of tests named {name!r}"
+        ) from error

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sqlalchemy import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from assay.database import SessionLocal
-from assay.exceptions import ConnectionLostError, DuplicateTestSetError, UnreadableFileError
-from assay.models import Test, TestSet, TestSetTest
+from assay.exceptions import (
+    ConnectionLostError,
+    DuplicateTestSetError,
+    TooManyTestsError,
+    UnreadableFileError,
+)
+from assay.models import Test, TestSetTest
 from assay.services.imports.layouts import Columns, Row, rows_of
 from assay.services.imports.records import Format, Lines, guessed_format, read_records
+from assay.services.sets import create_set
 from assay.services.values import checked_name
 from tenantry import set_tenant
 
@@ -100,6 +106,44 @@ def import_tests(
             return _store(session, name, itertools.chain([first], rows), report)
 
 
+def import_stream(
+    session: Session,
+    stream: BinaryIO,
+    set_name: str,
+    *,
+    file_format: Format,
+    columns: Columns,
+    most: int,
+) -> ImportedSet:
+    """Store what a stream holds as a new set, in the transaction of the Session.
+
+    Args:
+        session: of the organization whose set it will be; not committed here.
+        stream: CSV or JSONL in UTF-8, read as it is stored.
+        set_name: as for `import_tests`.
+        file_format: of the stream.
+        columns: as for `import_tests`.
+        most: tests that it may hold.
+
+    Raises:
+        UnreadableFileError: the stream is empty.
+        MissingColumnError, BrokenRowError, InvalidValueError, DuplicateTestSetError: as for
+            `import_tests`.
+        TooManyTestsError: it holds more than it may; what was stored is to be rolled back.
+    """
+    name = checked_name(set_name, what="the set's name")
+    rows = rows_of(read_records(Lines(stream), file_format), columns)
+    first = next(rows, None)
+    if first is None:
+        raise UnreadableFileError("the file is empty: there is no test in it")
+
+    def bound(tests: int) -> None:
+        if tests > most:
+            raise TooManyTestsError(f"the file holds more than {most:,} tests: split it")
+
+    return _insert_all(session, name, itertools.chain([first], rows), bound)
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
@@ -113,14 +157,20 @@ def _store(
 ) -> ImportedSet:
     tests = 0
     committing = False
+
+    def count(stored: int) -> None:
+        nonlocal tests
+        tests = stored
+        report(stored)
+
     try:
-        set_id = _create_set(session, name)
-        while batch := list(itertools.islice(rows, _BATCH)):
-            _insert(session, set_id, tests, batch)
-            tests += len(batch)
-            report(tests)
+        imported = _insert_all(session, name, rows, count)
         committing = True
         session.commit()
+    except DuplicateTestSetError as error:
+        raise DuplicateTestSetError(
+            f"{error}, and nothing was imported: choose another name with --set"
+        ) from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
@@ -133,24 +183,19 @@ def _store(
         raise ConnectionLostError(
             f"the connection to the database broke ({fault}) {outcome}"
         ) from error
+    return imported
+
+
+def _insert_all(
+    session: Session, name: str, rows: Iterator[Row], report: Callable[[int], None]
+) -> ImportedSet:
+    set_id = create_set(session, name).id
+    tests = 0
+    while batch := list(itertools.islice(rows, _BATCH)):
+        _insert(session, set_id, tests, batch)
+        tests += len(batch)
+        report(tests)
     return ImportedSet(set_id, name, tests)
-
-
-def _create_set(session: Session, name: str) -> uuid.UUID:
-    created = TestSet(id=uuid.uuid4(), name=name)
-    session.add(created)
-    set_id = created.id
-    try:
-        session.flush()
-    except IntegrityError as error:
-        diagnostics = getattr(error.orig, "diag", None)
-        if getattr(diagnostics, "constraint_name", None) != "uq_test_sets_organization_id_name":
-            raise
-        raise DuplicateTestSetError(
-            f"the organization already has a set of tests named {name!r}, and nothing was "
-            "imported: choose another name with --set"
-        ) from error
-    return set_id
 
 
 def _insert(session: Session, set_id: uuid.UUID, position: int, batch: list[Row]) -> None:

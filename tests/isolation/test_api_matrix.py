@@ -1,0 +1,169 @@
+"""Every route of the API, asked by nobody, by another organization, and by a member.
+
+The routes are those of the application's own table: one without an entry here fails the test.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi.routing import iter_route_contexts
+from tests.fixtures.api_app import create_app
+from tests.fixtures.api_site import Member, Site, new_site
+
+from tenantry.testing import Database
+
+CSV = b"prompt,expected\nWhat is 1+1?,2\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a member asks a route, and what the answer is.
+
+    Attributes:
+        status: of the answer to a member.
+        ids: names of path parameters, which are names in `Member.ids` too.
+        options: for httpx; `{new}` in a text is a value that was never used.
+    """
+
+    status: int = 200
+    ids: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+OPEN = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs/assets"),
+}
+"""What needs no token, and tells of no tenant."""
+
+MATRIX: dict[tuple[str, str], Entry] = {
+    ("GET", "/organizations/current"): Entry(),
+    ("GET", "/test_sets"): Entry(),
+    ("POST", "/test_sets"): Entry(201, options={"json": {"name": "{new}"}}),
+    ("POST", "/test_sets/import"): Entry(
+        201,
+        options={
+            "params": {"name": "{new}"},
+            "content": CSV,
+            "headers": {"Content-Type": "text/csv"},
+        },
+    ),
+    ("GET", "/test_sets/{set_id}"): Entry(ids=("set_id",)),
+    ("PATCH", "/test_sets/{set_id}"): Entry(
+        ids=("set_id",), options={"json": {"description": "{new}"}}
+    ),
+    ("DELETE", "/test_sets/{set_id}"): Entry(204, ids=("set_id",)),
+}
+
+NAMED = sorted(key for key, entry in MATRIX.items() if entry.ids)
+
+
+@pytest.fixture(scope="module")
+def site(tenantry_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return an API that the tests of this module ask."""
+    with new_site(tenantry_database, tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+def routes() -> set[tuple[str, str]]:
+    """Return method and template of each route; HEAD comes with GET."""
+    found = set()
+    for route in iter_route_contexts(create_app().routes):
+        methods = getattr(route, "methods", None) or {"GET"}
+        found |= {(method, str(route.path)) for method in methods - {"HEAD"}}
+    return found
+
+
+def ask(
+    site: Site,
+    key: tuple[str, str],
+    *,
+    caller: Member | None,
+    ids: dict[str, uuid.UUID],
+) -> httpx2.Response:
+    """Ask a route for these rows, as the caller or as nobody."""
+    method, template = key
+    options = filled(MATRIX[key].options, uuid.uuid4().hex)
+    headers = options.pop("headers", {}) | (caller.headers if caller else {})
+    return site.http.request(method, template.format_map(ids), headers=headers, **options)
+
+
+def filled(value: Any, new: str) -> Any:
+    """Return the options with a text of this request's own in the place of `{new}`."""
+    if isinstance(value, dict):
+        return {name: filled(each, new) for name, each in value.items()}
+    return value.replace("{new}", new) if isinstance(value, str) else value
+
+
+def shown(response: httpx2.Response) -> tuple[int, bytes, dict[str, str]]:
+    """Return all of an answer that could tell anything: without its time and the request's id."""
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name not in {"date", "x-request-id"}
+    }
+    return response.status_code, response.content, headers
+
+
+def test_each_route_has_an_entry() -> None:
+    """A route is in the matrix, or named as open to everybody; a new one is neither."""
+    assert routes() == MATRIX.keys() | OPEN
+    for (_, template), entry in MATRIX.items():
+        assert entry.ids == tuple(part[1:-1] for part in template.split("/") if part[:1] == "{")
+
+
+@pytest.mark.parametrize("key", sorted(MATRIX), ids=" ".join)
+def test_anonymous_is_refused(site: Site, key: tuple[str, str]) -> None:
+    """Without a token every route gives the same 401, whether the row exists or not."""
+    answers = [
+        shown(ask(site, key, caller=None, ids=ids))
+        for ids in (site.first.ids, dict.fromkeys(site.first.ids, uuid.uuid4()))
+    ]
+    assert answers[0] == answers[1]
+    status, content, headers = answers[0]
+    assert (status, content) == (401, b'{"title":"Unauthorized","status":401}')
+    assert headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("key", NAMED, ids=" ".join)
+def test_other_organizations_row_does_not_exist(site: Site, key: tuple[str, str]) -> None:
+    """Another organization's id gives the bytes that an id gives which nobody has."""
+    foreign = ask(site, key, caller=site.second, ids=site.first.ids)
+    unknown = ask(site, key, caller=site.second, ids=dict.fromkeys(site.first.ids, uuid.uuid4()))
+    assert foreign.status_code == 404
+    assert shown(foreign) == shown(unknown)
+
+
+# Last of all a DELETE: it takes the row that the others name.
+IN_ORDER = [
+    *sorted(key for key in MATRIX if key[0] != "DELETE"),
+    *sorted(key for key in MATRIX if key[0] == "DELETE"),
+]
+
+
+@pytest.mark.parametrize("key", IN_ORDER, ids=" ".join)
+def test_member_is_answered(site: Site, key: tuple[str, str]) -> None:
+    """A member's request succeeds, and its answer holds nothing of the other organization."""
+    response = ask(site, key, caller=site.first, ids=site.first.ids)
+    assert response.status_code == MATRIX[key].status, response.text
+    for foreign in (site.second.organization_id, site.second.user_id, *site.second.ids.values()):
+        assert str(foreign) not in response.text
+
+
+@pytest.mark.parametrize("key", sorted(OPEN), ids=" ".join)
+def test_open_routes_tell_of_no_tenant(site: Site, key: tuple[str, str]) -> None:
+    """What anybody may ask names no organization, user or set."""
+    path = f"{key[1]}/swagger-ui.css" if key[1].endswith("assets") else key[1]
+    response = site.http.request(key[0], path)
+    assert response.status_code == 200
+    for member in (site.first, site.second):
+        for id_ in (member.organization_id, member.user_id, *member.ids.values()):
+            assert str(id_) not in response.text

@@ -1,6 +1,7 @@
 """The checks there are: one SQL file each, and the page that explains it."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -47,9 +48,9 @@ def checks() -> tuple[Check, ...]:
 
 
 @cache
-def facts() -> tuple[str, ...]:
-    """Return the queries that compute what the checks share, in the order in which they run."""
-    return tuple((_PACKAGE / "facts" / f"{name}.sql").read_text("utf-8") for name in _FACTS)
+def facts() -> Mapping[str, str]:
+    """Return the queries that compute what the checks share, by name, in the order of their run."""
+    return {name: (_PACKAGE / "facts" / f"{name}.sql").read_text("utf-8") for name in _FACTS}
 
 
 def explanation(check_id: str) -> str:

@@ -63,8 +63,7 @@ def run_audit(
     """
     chosen = _chosen(only)
     driver = _driver(connection)
-    with _transaction(driver) as cursor:
-        _prepare(cursor, AuditConfig.of(config))
+    with prepared(driver, AuditConfig.of(config)) as cursor:
         cursor.execute(
             "select pg_catalog.current_database()::text, current_user::text,"
             " pg_catalog.current_setting('server_version'),"
@@ -96,6 +95,18 @@ def run_audit(
         stale=tuple(stale),
         unseen=tuple(unseen),
     )
+
+
+@contextmanager
+def prepared(driver: DriverConnection, config: AuditConfig) -> Iterator[Cursor]:
+    """Yield a cursor in the audit's transaction, in which each check can be run as it is.
+
+    Raises:
+        AuditError: the catalogs that every check needs are closed to the role.
+    """
+    with _transaction(driver) as cursor:
+        _prepare(cursor, config)
+        yield cursor
 
 
 def _chosen(only: Sequence[str]) -> tuple[Check, ...]:
@@ -165,7 +176,7 @@ def _prepare(cursor: Cursor, config: AuditConfig) -> None:
         [list(names), list(values)],
     )
     try:
-        for fact in facts():
+        for fact in facts().values():
             cursor.execute(fact)
     except psycopg2.errors.InsufficientPrivilege as error:
         raise AuditError(

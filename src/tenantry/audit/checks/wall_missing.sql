@@ -17,6 +17,9 @@ with
       as p ("table" bigint, name text, permissive boolean, command text, to_public boolean,
             roles text)
   ),
+  named as materialized (
+    select p.table_oid, pg_catalog.array_agg(p.name) as names from policy as p group by p.table_oid
+  ),
   narrow as (
     select p.table_oid, pg_catalog.min(p.name) as name,
            pg_catalog.string_agg(pg_catalog.format('%I %s', p.name, pg_catalog.concat_ws(' and ',
@@ -40,6 +43,7 @@ select
     as statement
 from tenant_table as t
 left join narrow as n on n.table_oid = t.oid
+left join named on named.table_oid = t.oid
 left join pg_catalog.pg_roles as authenticator
   on authenticator.rolname = pg_catalog.current_setting('tenantry.authenticator_role')
 cross join lateral (
@@ -56,8 +60,7 @@ cross join lateral (
     select s.number, 'tenant_wall' || coalesce('_' || nullif(s.number, 1), '')
     from pg_catalog.generate_series(1, 100) as s (number)
   ) as candidate
-  where not exists (select from policy as p
-                    where p.table_oid = t.oid and p.name = candidate.name)
+  where candidate.name <> all (coalesce(named.names, '{}'))
   order by candidate.position
   limit 1
 ) as free

@@ -11,8 +11,8 @@ from starlette.staticfiles import StaticFiles
 
 from assay.config import Settings
 from assay.database import SessionLocal
-from assay.middleware import ObservedRequests
-from assay.routes import ROUTERS, test_sets
+from assay.middleware import BoundedBodies, ObservedRequests
+from assay.routes import ROUTERS
 from assay.routes.problems import add_assay_problems
 from assay.services.authentication import Authenticator
 from tenantry.fastapi import install_tenancy
@@ -45,7 +45,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        max_body_size=policy.largest_body,
     )
     app.state.policy = policy
     app.state.sessions = sessions
@@ -54,9 +53,13 @@ def create_app(
     app.state.authenticator = Authenticator(policy, sessions)
     install_tenancy(app, sessions=sessions)
     add_assay_problems(app)
+    app.add_middleware(
+        BoundedBodies,
+        largest=policy.largest_body,
+        exceptions={"/test_sets/import": policy.largest_import},
+    )
+    # The last one added is the first that a request passes.
     app.add_middleware(ObservedRequests, registry=app.state.registry)
-    # Before the routes with a set's id, which "import" is none of.
-    app.include_router(test_sets.add_import(policy.largest_import))
     for router in ROUTERS:
         app.include_router(router)
     _add_documentation(app)

@@ -1,12 +1,14 @@
-"""What every request leaves behind: an id that its answer names, and its place in the metrics."""
+"""What every request passes: its body is bounded, its answer names it, and it is counted."""
 
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID: Final = "X-Request-ID"
@@ -57,3 +59,35 @@ class ObservedRequests:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._requests.labels(method, route, str(status)).inc()
             self._duration.labels(method, route).observe(time.perf_counter() - began)
+
+
+class BoundedBodies:
+    """Ends a request whose body is too long, where it is being read; what it says does not count.
+
+    The limit of Starlette answers in plain text and before the application's other middleware.
+    """
+
+    def __init__(self, app: ASGIApp, largest: int, exceptions: Mapping[str, int]) -> None:
+        """Keep the limit in bytes, and those of paths that have one of their own."""
+        self._app = app
+        self._largest = largest
+        self._exceptions = exceptions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        largest = self._exceptions.get(path, self._largest)
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > largest:
+                raise HTTPException(413, f"the body is longer than {largest:,} bytes")
+            return message
+
+        await self._app(scope, bounded, send)

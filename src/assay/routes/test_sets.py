@@ -64,34 +64,21 @@ def delete_set(db: TenantSession, set_id: uuid.UUID) -> None:
     sets.delete_set(db, set_id)
 
 
-def add_import(largest: int) -> APIRouter:
-    """Return the route of the import, with the limit on its body.
-
-    Args:
-        largest: bytes of a file.
-    """
-    importing = APIRouter(prefix="/test_sets", tags=["test sets"])
-    importing.add_api_route(
-        "/import",
-        import_set,
-        methods=["POST"],
-        response_model=ImportedOut,
-        status_code=status.HTTP_201_CREATED,
-        responses=problems(409, 413, 415),
-        max_body_size=largest,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    media_type: {"schema": {"type": "string", "format": "binary"}}
-                    for media_type in _FORMATS
-                },
-            }
-        },
-    )
-    return importing
-
-
+@router.post(
+    "/import",
+    response_model=ImportedOut,
+    status_code=status.HTTP_201_CREATED,
+    responses=problems(409, 413, 415),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                media_type: {"schema": {"type": "string", "format": "binary"}}
+                for media_type in _FORMATS
+            },
+        }
+    },
+)
 async def import_set(
     request: Request, db: TenantSession, options: Annotated[ImportQuery, Query()]
 ) -> imports.ImportedSet:

@@ -148,8 +148,6 @@ select
 \ir audit/check.sql
 \set check_id table_owner_reachable
 \ir audit/check.sql
-\set check_id unique_without_tenant
-\ir audit/check.sql
 \set check_id view_without_security_invoker
 \ir audit/check.sql
 \set check_id wall_missing
@@ -159,6 +157,8 @@ select
 
 -- Severity: warning.
 \set check_id audit_limited
+\ir audit/check.sql
+\set check_id unique_without_tenant
 \ir audit/check.sql
 \set tenantry_warnings :tenantry_findings
 \set tenantry_findings 0

@@ -11,7 +11,7 @@ with
     where t.attnum is not null
   )
 select
-  'unique_without_tenant' as check_id, 'error' as severity,
+  'unique_without_tenant' as check_id, 'warning' as severity,
   case coalesce(k.contype, 'i') when 'p' then 'primary key' when 'u' then 'unique constraint'
     when 'x' then 'exclusion constraint' else 'unique index' end as object_type,
   pg_catalog.format('%I on %s', c.relname, t.object) as object,

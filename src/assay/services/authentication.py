@@ -116,7 +116,8 @@ class Verifier:
         self._keys = (
             None
             if provider.jwks_url is None
-            else jwt.PyJWKClient(provider.jwks_url, cache_keys=True, timeout=5)
+            # Its set is kept for five minutes; single keys, once kept, would never be forgotten.
+            else jwt.PyJWKClient(provider.jwks_url, cache_keys=False, timeout=5)
         )
 
     def verify(self, token: str) -> Principal | None:

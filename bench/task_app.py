@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from assay.models import Base, TaskRecord
 from tenantry import create_tenant_engine
 from tenantry.celery import BaseTask, install_tenancy, tenant_free, with_tenant_context
-from tenantry.celery.transport import install_transport
+from tenantry.celery.transports import install_transports
 
 Variant = Literal["plain", "tenant", "session", "recorded"]
 VARIANTS: Final[tuple[Variant, ...]] = ("plain", "tenant", "session", "recorded")
@@ -49,7 +49,7 @@ class Place:
 def make_app(place: Place) -> Celery:
     """Return an application with the tasks `nothing`, `gate` and `finish`."""
     # The same broker for all, plain tasks included.
-    install_transport()
+    install_transports()
     app = Celery(f"bench-{place.variant}", set_as_current=False)
     app.conf.update(
         broker_url=place.broker,

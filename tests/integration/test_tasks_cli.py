@@ -1,18 +1,14 @@
 """`tenantry tasks …` as a person runs it."""
 
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from sqlalchemy.engine import URL
-from tests.fixtures.recorded_app import VARIABLE
-from tests.fixtures.recorded_site import ALICE, BOB, ROOT, Site, new_site
+from tests.fixtures.recorded_site import ALICE, BOB, Site, new_site
 from tests.fixtures.task_board import new_label
+from tests.fixtures.tasks_command import Tasks, tasks_command, text
 from tests.fixtures.worlds import A, B, cursor_of
 
 from tenantry.celery import TaskState
@@ -21,13 +17,6 @@ from tenantry.testing import Server
 MINE = ("--organization", str(A))
 EVERYONE = ("--all", "--reason", "ticket 12")
 APP = ("--app", "tests.fixtures.recorded_app:app")
-
-
-class Tasks(Protocol):
-    """Runs `tenantry tasks` with these arguments."""
-
-    def __call__(self, *arguments: str, status: int = 0, **environ: str) -> str:
-        """Return what it printed; the exit status is as expected."""
 
 
 @pytest.fixture(scope="module")
@@ -49,42 +38,7 @@ def site(shared: Site) -> Site:
 @pytest.fixture
 def tasks(site: Site) -> Tasks:
     """Return what runs the command on the site's database."""
-    given = {
-        "database": text(site.database.app_url),
-        "broker": text(site.broker),
-        "lease": 60,
-        "settings": {},
-    }
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"CELERY_APP", "MIGRATION_DATABASE_URL"}
-    } | {
-        "DATABASE_URL": text(site.database.app_url),
-        "MAINTENANCE_DATABASE_URL": text(site.database.maintenance_url),
-        VARIABLE: json.dumps(given),
-    }
-
-    def run(*arguments: str, status: int = 0, **environ: str) -> str:
-        finished = subprocess.run(
-            [sys.executable, "-m", "tenantry.cli", "tasks", *arguments],
-            cwd=ROOT,
-            env=environment | environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert finished.returncode == status, finished.stdout + finished.stderr
-        assert "Traceback" not in finished.stderr
-        return finished.stdout + finished.stderr
-
-    return run
-
-
-def text(url: URL) -> str:
-    """Return the URL with its password."""
-    return url.render_as_string(hide_password=False)
+    return tasks_command(site)
 
 
 def state_of(site: Site, result: Any, organization_id: uuid.UUID = A) -> TaskState:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.launcher import dispatch
 from tenantry.celery.records import FINISHED, TaskRecordMixin, TaskState
+from tenantry.celery.remote import FIND, TERMINATE
 from tenantry.context import Tenant
 from tenantry.exceptions import ConfigurationError, MissingMigrationsError
 from tenantry.maintenance import maintenance_session
@@ -153,6 +154,28 @@ def has_remote_control(app: Celery) -> bool:
         return "fanout" in connection.transport.implements.exchange_type
 
 
+def locate(reach: Reach, record: TaskRecordMixin, *, timeout: float = 1.0) -> dict[str, str]:
+    """Ask the workers for an organization's task: which has it, and whether it runs there.
+
+    Args:
+        reach: with the application; without one, or remote control, nobody can be asked.
+        record: the task's.
+        timeout: seconds to wait for answers.
+    """
+    app = reach.app
+    if app is None or not has_remote_control(app):
+        return {}
+    task_id = record.payload["options"].get("task_id", str(record.id))
+    arguments = {"task_ids": [task_id], "organization_id": str(record.organization_id)}
+    replies = app.control.broadcast(FIND, arguments=arguments, reply=True, timeout=timeout)
+    return {
+        worker: answer[task_id]
+        for reply in replies
+        for worker, answer in reply.items()
+        if task_id in answer
+    }
+
+
 def revoke(
     reach: Reach, task_ids: Sequence[uuid.UUID], *, terminate: bool = False
 ) -> list[uuid.UUID]:
@@ -180,7 +203,7 @@ def revoke(
         )
     model = reach.model
     with reach.session() as session:
-        revoked = session.scalars(
+        revoked = session.execute(
             update(model)
             .where(model.id.in_(task_ids), model.state.in_(_REVOCABLE))
             .values(
@@ -189,12 +212,15 @@ def revoke(
                 due_at=None,
                 error="revoked by command",
             )
-            .returning(model.id)
+            .returning(model.id, model.organization_id)
             .execution_options(synchronize_session=False)
         ).all()
-    if app is not None and revoked and has_remote_control(app):
-        app.control.revoke([str(task_id) for task_id in revoked], terminate=terminate)
-    return list(revoked)
+    if app is not None and terminate:
+        for organization_id in {row.organization_id for row in revoked}:
+            ids = [str(row.id) for row in revoked if row.organization_id == organization_id]
+            arguments = {"task_ids": ids, "organization_id": str(organization_id)}
+            app.control.broadcast(TERMINATE, arguments=arguments)
+    return [row.id for row in revoked]
 
 
 def requeue(reach: Reach, task_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:

@@ -17,7 +17,7 @@ from tenantry.celery.guards import GuardedTask
 from tenantry.celery.ledger import Deadlines, Ledger
 from tenantry.celery.records import TaskRecordMixin
 from tenantry.celery.scope import current_tenant, enter, leave
-from tenantry.celery.transport import install_transport
+from tenantry.celery.transports import install_transports
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import Tenant
 from tenantry.exceptions import ConfigurationError, RefusedMessageError
@@ -81,8 +81,8 @@ def install_tenancy(
     Each message published from this process is sealed with the current tenant, by whatever way it
     is published: a task's own publications inherit its tenant. A worker opens the seal before it
     runs a task, and comes back to no tenant after it. Each forked child gets connections of its
-    own. Broker URLs `sqla+…` get `tenantry.celery.transport` in this process, and beat, unless
-    `beat_scheduler` is set, a scheduler that outlives its connection.
+    own. Brokers on PostgreSQL and Redis are read by `tenantry.celery.transports` in this process,
+    and beat, unless `beat_scheduler` is set, gets a scheduler that outlives its connection.
 
     Args:
         app: the application; called once for each.
@@ -111,7 +111,7 @@ def install_tenancy(
     # They are made when first used. At setup a publisher would wait ten seconds for a database that
     # is down, only to send a message.
     app.add_defaults({"database_create_tables_at_setup": False, "beat_scheduler": _OUR_SCHEDULER})
-    install_transport()
+    install_transports()
 
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
         headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)

@@ -7,6 +7,11 @@ from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer
 from kombu.message import Message
 
+from tenantry.celery import remote
+
+# Imported here, `remote` gives its commands to workers, and to nothing else.
+__all__ = ["Intake", "check_readable", "remote"]
+
 # What Celery raises where a message is not built as it expects; it would end the worker, which
 # gives the message back to the queue for the next worker to end by.
 _UNEXPECTED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

@@ -89,13 +89,18 @@ def show(
     celery_app: _App = None,
     as_json: _Json = False,
 ) -> None:
-    """Show all that is recorded of a task, with its arguments. Exits with 1 if there is none."""
+    """Show all that is recorded of a task, with its arguments. Exits with 1 if there is none.
+
+    With --app and Redis or RabbitMQ, workers are asked whether they have it.
+    """
     control = _control()
     reach = _reach(control, organization, everyone, reason, celery_app)
     record = control.find_task(reach, _id(task_id))
     if record is None:
         raise ConfigurationError(f"there is no task {task_id}")
     values = _as_dict(record) | {key: record.payload[key] for key in ("args", "kwargs")}
+    if found := control.locate(reach, record):
+        values["found"] = ", ".join(f"{state} on {worker}" for worker, state in found.items())
     if as_json:
         typer.echo(json.dumps(values, default=str))
         return

@@ -1,11 +1,11 @@
-"""PostgreSQL as Celery's broker: one statement a message, and nothing that stops the worker."""
+"""PostgreSQL as Celery's broker: one statement a message, and none that stops the worker."""
 
 import logging
 import threading
 from queue import Empty
 from typing import Any, Final
 
-from kombu.transport import TRANSPORT_ALIASES, sqlalchemy
+from kombu.transport import sqlalchemy
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from sqlalchemy import Connection, Engine, create_engine, delete, insert, literal, select
@@ -68,7 +68,7 @@ class Channel(sqlalchemy.Channel):
         engine, _ = self._open()
         return engine.connect()
 
-    def _put(self, queue: Any, payload: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         queues, messages = self.queue_cls.__table__, self.message_cls.__table__
         text = dumps(payload)
         statement = insert(messages).from_select(
@@ -84,7 +84,7 @@ class Channel(sqlalchemy.Channel):
         with self._connect() as connection:
             connection.execute(statement)
 
-    def _get(self, queue: Any, timeout: float | None = None) -> Any:  # noqa: ARG002
+    def _get(self, queue: str, timeout: float | None = None) -> Any:  # noqa: ARG002
         queues, messages = self.queue_cls.__table__, self.message_cls.__table__
         next_one = (
             select(messages.c.id)
@@ -122,9 +122,3 @@ class Transport(sqlalchemy.Transport):
     Channel = Channel
     connection_errors = (OperationalError, InterfaceError)  # type: ignore[assignment]
     polling_interval = 0.1
-
-
-def install_transport() -> None:
-    """Have broker URLs `sqla+…` and `sqlalchemy+…` mean this transport, in this process."""
-    for alias in ("sqla", "sqlalchemy"):
-        TRANSPORT_ALIASES[alias] = f"{Transport.__module__}:{Transport.__qualname__}"

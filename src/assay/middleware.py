@@ -1,5 +1,6 @@
 """What every request passes: its body is bounded, its answer names it, and it is counted."""
 
+import logging
 import re
 import time
 import uuid
@@ -10,6 +11,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tenantry.fastapi import ProblemResponse
+
+logger = logging.getLogger("assay.api")
 
 REQUEST_ID: Final = "X-Request-ID"
 
@@ -42,22 +47,33 @@ class ObservedRequests:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        status = 500
+        private = "authorization" in Headers(scope=scope)
+        status: int | None = None
         began = time.perf_counter()
 
         async def observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if private:
+                    # No cache on the way may give one tenant's answer to another.
+                    headers["Cache-Control"] = "no-store"
             await send(message)
 
         try:
             await self._app(scope, receive, observed)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status is not None:
+                raise
+            # Here, not further out, where its id would be missing.
+            await ProblemResponse(500)(scope, receive, observed)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._requests.labels(method, route, str(status)).inc()
+            self._requests.labels(method, route, str(status or 500)).inc()
             self._duration.labels(method, route).observe(time.perf_counter() - began)
 
 

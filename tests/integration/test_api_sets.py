@@ -200,6 +200,29 @@ def test_request_is_known_by_its_id(site: Site, member: Member) -> None:
         assert uuid.UUID(made).hex == made
 
 
+def test_request_that_fails_is_known_by_its_id(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of the application's own is a 500 that tells its id, and nothing of the inside."""
+    app = create_app(Settings(api=ApiPolicy()), sessions=sessionmaker(site.engine))
+
+    @app.get("/fails")
+    def fail() -> None:
+        raise RuntimeError("secret")
+
+    response = TestClient(app).get("/fails", headers={"X-Request-ID": "abc-2"})
+    assert response.json() == {"title": "Internal Server Error", "status": 500}
+    assert response.headers["x-request-id"] == "abc-2"
+    assert "request abc-2 failed" in caplog.text
+
+
+def test_answer_of_a_tenant_is_not_cached(site: Site, member: Member) -> None:
+    """What a token brought is for nobody else on the way, its errors included."""
+    for path in ("/test_sets", f"/test_sets/{uuid.uuid4()}"):
+        response = site.http.get(path, headers=member.headers)
+        assert response.headers["cache-control"] == "no-store"
+
+
 def test_metrics_have_templates_and_no_tenant(site: Site, member: Member) -> None:
     """Requests are counted by route and status; no id and no path of a client's is a label."""
     site.http.get(f"/test_sets/{member.ids['set_id']}", headers=member.headers)

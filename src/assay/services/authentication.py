@@ -47,7 +47,7 @@ class Authenticator:
         try:
             self._failures = parse(policy.failed_logins)
             self._requests = parse(policy.requests)
-            storage = storage_from_string(policy.limits_storage)
+            storage = storage_from_string(policy.limits_storage, wrap_exceptions=True)
         except Exception as error:
             raise ConfigurationError(
                 f"ASSAY_FAILED_LOGINS, ASSAY_REQUESTS_PER_TOKEN or ASSAY_LIMITS_STORAGE cannot be "

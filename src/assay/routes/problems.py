@@ -38,7 +38,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {PROBLEM_MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}
     return {
         status: {"description": responses[status], "content": content}
-        for status in sorted({*statuses, 401, 422, 429, 503})
+        for status in sorted({*statuses, 400, 401, 422, 429, 503})
     }
 
 

@@ -39,7 +39,7 @@ def list_sets(db: TenantSession, page: Annotated[PageQuery, Query()]) -> Page[Te
 
 
 @router.post(
-    "", response_model=SetOut, status_code=status.HTTP_201_CREATED, responses=problems(409)
+    "", response_model=SetOut, status_code=status.HTTP_201_CREATED, responses=problems(409, 413)
 )
 def create_set(db: TenantSession, new: SetCreate) -> TestSet:
     """Create an empty set; its name is new to the organization."""
@@ -52,7 +52,7 @@ def get_set(db: TenantSession, set_id: uuid.UUID) -> TestSet:
     return sets.get_set(db, set_id)
 
 
-@router.patch("/{set_id}", response_model=SetOut, responses=problems(404, 409))
+@router.patch("/{set_id}", response_model=SetOut, responses=problems(404, 409, 413))
 def change_set(db: TenantSession, set_id: uuid.UUID, change: SetChange) -> TestSet:
     """Change a set's name or description."""
     return sets.change_set(db, set_id, name=change.name, description=change.description)

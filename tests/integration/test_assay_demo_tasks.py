@@ -1,18 +1,14 @@
 """The real run: two organizations, a real worker with four processes, an application that errs."""
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.conftest import RequireService
 from tests.fixtures.assay_workers import ROOT, environment
+from tests.fixtures.redis_servers import new_redis, redis_program
 
 from tenantry.testing import Database
 
@@ -32,15 +28,15 @@ def test_counts_of_the_published_sets_are_those_served(fresh_database: Database)
 
 
 def test_counts_are_those_served_with_redis(
-    fresh_database: Database, require_service: RequireService, tmp_path: Path
+    fresh_database: Database, require_service: RequireService
 ) -> None:
-    """The same worker and tasks, by changing BROKER_URL alone."""
-    program = shutil.which("redis-server")
-    require_service(program, "redis-server is not installed (apt install redis-server)")
-    with _redis(str(program), tmp_path) as url:
-        output = _run(fresh_database, broker=url)
-    assert "250 tests" in output
-    assert "redis" in output
+    """The same, by changing BROKER_URL alone, and all of the published sets where they are."""
+    require_service(redis_program(), "redis-server is not installed (apt install redis-server)")
+    options, tests = ((f"--data={DATA}",), "2,136") if DATA.is_dir() else ((), "250")
+    with new_redis() as url:
+        output = _run(fresh_database, *options, broker=url)
+    assert f"{tests} tests" in output
+    assert "broker redis: as served" in output
 
 
 def test_wrong_count_is_noticed(fresh_database: Database) -> None:
@@ -63,26 +59,3 @@ def _run(database: Database, *options: str, broker: str | None = None) -> str:
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout + answer.stderr
-
-
-@contextmanager
-def _redis(program: str, folder: Path) -> Iterator[str]:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with closing(socket.socket()) as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait(timeout=10)

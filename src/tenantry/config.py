@@ -16,6 +16,7 @@ from tenantry.exceptions import ConfigurationError
 IdType = Literal["uuid", "bigint", "integer"]
 Mode = Literal["auto", "database", "filters", "both"]
 Scope = Literal["auto", "session", "transaction"]
+ContextWay = Literal["auto", "separate", "prefix", "begin"]
 Environment = Literal["development", "production"]
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -86,6 +87,7 @@ class Settings:
     environment: Environment = "development"
     mode: Mode = "auto"
     scope: Scope = "auto"
+    context: ContextWay = "auto"
     database_url: URL | None = None
     migration_database_url: URL | None = None
     maintenance_database_url: URL | None = None
@@ -110,6 +112,7 @@ class Settings:
             environment=_choice(environ, "TENANTRY_ENV", get_args(Environment), "development"),
             mode=_choice(environ, "TENANTRY_MODE", get_args(Mode), "auto"),
             scope=_choice(environ, "TENANTRY_SCOPE", get_args(Scope), "auto"),
+            context=_choice(environ, "TENANTRY_CONTEXT", get_args(ContextWay), "auto"),
             database_url=_url(environ, "DATABASE_URL"),
             migration_database_url=_url(environ, "MIGRATION_DATABASE_URL"),
             maintenance_database_url=_url(environ, "MAINTENANCE_DATABASE_URL"),

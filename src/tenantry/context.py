@@ -61,6 +61,29 @@ class Cursor(Protocol):
 ContextWriter = Callable[[Cursor, Tenant | None], None]
 """Sends a tenant, or its absence, to the server on an open cursor."""
 
+ContextQuery = Callable[[Tenant | None], str]
+"""Renders a query that sets a tenant, or its absence; it holds no percent sign."""
+
+
+def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
+    """Return what renders one `set_config` query for both settings, to be sent with another.
+
+    Values are rendered from parsed ids, which are digits, letters and hyphens.
+
+    Args:
+        config: names the two settings.
+        local: end the setting with the transaction, as SET LOCAL does.
+    """
+    template = (
+        f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {local}), "
+        f"pg_catalog.set_config('{config.user_setting}', '{{}}', {local})"
+    )
+
+    def render(tenant: Tenant | None) -> str:
+        return template.format(*_values(tenant))
+
+    return render
+
 
 def function_writer(config: TenancyConfig, *, local: bool) -> ContextWriter:
     """Return a writer that sets both settings with one `set_config` query: one round trip.

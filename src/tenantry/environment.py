@@ -17,8 +17,9 @@ logger = logging.getLogger("tenantry")
 def default_engine(metadata: MetaData | None = None) -> Engine:
     """Return the process's engine for the application role, as the environment describes it.
 
-    `DATABASE_URL`, `TENANTRY_MODE` and `TENANTRY_SCOPE`; without a URL the embedded server, which
-    is started if need be, said in one log line. One engine for each metadata.
+    `DATABASE_URL`, `TENANTRY_MODE`, `TENANTRY_SCOPE` and `TENANTRY_CONTEXT`; without a URL the
+    embedded server, which is started if need be, said in one log line. One engine for each
+    metadata.
 
     Args:
         metadata: of the models, as for `create_tenant_engine`.
@@ -32,6 +33,7 @@ def default_engine(metadata: MetaData | None = None) -> Engine:
         application_url(settings),
         mode=settings.mode,
         scope=settings.scope,
+        context=settings.context,
         metadata=metadata,
     )
 

@@ -1,9 +1,7 @@
 """The gate: where explicit filters are the only wall, nothing passes that they do not confine."""
 
-import functools
 from typing import Any, Final
 
-import psycopg2.extensions
 from sqlalchemy import BindParameter
 from sqlalchemy.schema import DDL
 from sqlalchemy.sql.compiler import Compiled, DDLCompiler
@@ -150,27 +148,3 @@ class CursorGuard:
             f"{method}() on a raw cursor cannot be filtered, and explicit filters are the only "
             "wall between tenants here: use the Session or the Connection"
         )
-
-
-class GuardableConnection(psycopg2.extensions.connection):
-    """A psycopg2 connection whose cursors, of whatever class, are guarded once it is told so."""
-
-    guarded = False
-
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Open a cursor; a guarded one where filters are the only wall."""
-        if self.guarded:
-            base = kwargs.get("cursor_factory") or self.cursor_factory
-            kwargs["cursor_factory"] = _guarded(base or psycopg2.extensions.cursor)
-        return super().cursor(*args, **kwargs)
-
-    def lobject(self, *args: Any, **kwargs: Any) -> Any:
-        """Open a large object; refused where filters are the only wall."""
-        if self.guarded:
-            raise UnfilterableStatementError("large objects belong to no tenant: use a table")
-        return super().lobject(*args, **kwargs)
-
-
-@functools.cache
-def _guarded(base: type) -> type:
-    return type(f"Guarded{base.__name__}", (CursorGuard, base), {})

@@ -17,8 +17,8 @@ from tenantry import (
     IsolationNotEnforcedError,
     MissingMigrationsError,
     create_tenant_engine,
-    database,
     set_tenant,
+    tenancy,
     tenant_info,
 )
 from tenantry.config import libpq_url
@@ -137,7 +137,7 @@ def test_table_that_was_not_looked_at_is_refused(
     change(attacked, *INVENTORY)
     with pytest.raises(IsolationNotEnforcedError, match="was not looked at"):
         read_unseen(login)
-    monkeypatch.setattr(database, "check_seen", lambda _: None)
+    monkeypatch.setattr(tenancy, "check_seen", lambda _: None)
     assert read_unseen(login) == ["of a", "of b"]
 
 

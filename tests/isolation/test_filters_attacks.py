@@ -35,8 +35,8 @@ from assay.models import Test, User
 from tenantry import (
     CrossTenantError,
     UnfilterableStatementError,
-    database,
     set_tenant,
+    tenancy,
 )
 from tenantry.filters import BIND_NAME
 from tenantry.testing import Server
@@ -155,7 +155,7 @@ def test_without_the_gate_a_parameter_overrides_the_tenant(
     world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Comparing the filter's parameter is what holds: without it A reads B's rows."""
-    monkeypatch.setattr(database, "check_statement", lambda *_: None)
+    monkeypatch.setattr(tenancy, "check_statement", lambda *_: None)
     with pytest.raises(pytest.fail.Exception):
         check_refused(world.open, engine, OVERRIDES["select"], CrossTenantError)
 

@@ -30,7 +30,7 @@ from tests.fixtures.attacks import (
 from tests.fixtures.worlds import A, B, World, bound
 
 from assay.models import Test, User
-from tenantry import CrossTenantError, UnfilterableStatementError, database, set_tenant
+from tenantry import CrossTenantError, UnfilterableStatementError, database, set_tenant, tenancy
 from tenantry.context import Tenant
 from tenantry.testing import Server
 
@@ -182,6 +182,6 @@ def test_without_the_restored_tenant_a_nested_statement_disturbs(
     monkeypatch.setattr(database.ConnectionState, "outer_tenant", nested)
     with unwalled_engine(world) as engine:
         check_refused(world.open, engine, by_listener, CrossTenantError)
-        monkeypatch.setattr(database, "check_statement", lambda *_: None)
+        monkeypatch.setattr(tenancy, "check_statement", lambda *_: None)
         with pytest.raises(AssertionError):
             check_confined(world.open, engine, by_listener)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import psycopg2.extensions
 import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -16,9 +17,9 @@ from sqlalchemy.orm import Session
 from tests.fixtures.worlds import WALLS, A, B, Wall, World, names_of, new_world, seen
 
 from tenantry import TenancyError, set_tenant
-from tenantry.context import Cursor, Tenant
-from tenantry.database import TENANCY_OPTION, ConnectionState, Tenancy
+from tenantry.database import TENANCY_OPTION, Tenancy
 from tenantry.testing import Server
+from tenantry.ways import Folded, Prefixed, Separate
 
 Target = Session | Connection
 
@@ -64,29 +65,49 @@ def after_a(engine: Engine, kind: type[Target]) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def interrupted_before(engine: Engine) -> Iterator[None]:
-    """Interrupt the next begin before the tenant is written."""
-    yield from _once(engine, lambda *_: _interrupt())
+    """Interrupt the next begin before the tenant is written, or waits to be."""
+
+    def announce(self: Separate, *_: Any) -> None:
+        _interrupt()
+
+    yield from _once(way_of(engine), "announce", announce)
 
 
 @contextlib.contextmanager
 def interrupted_after(engine: Engine) -> Iterator[None]:
     """Interrupt the next begin when the server knows the tenant, and nobody else does."""
+    way = way_of(engine)
 
-    def interrupt(write: Callable[..., None], cursor: Cursor, tenant: Tenant | None) -> None:
-        write(cursor, tenant)
+    def announce(self: Separate, connection: Any, *args: Any) -> None:
+        way.announce(self, connection, *args)
         _interrupt()
 
-    yield from _once(engine, interrupt)
+    def carry(self: Separate, connection: Any, send: Callable[[str], None]) -> None:
+        way.carry(self, connection, send)
+        _interrupt()
+
+    if way.waits:
+        yield from _once(way, "carry", carry)
+    else:
+        yield from _once(way, "announce", announce)
 
 
 @contextlib.contextmanager
 def cancelled(engine: Engine) -> Iterator[None]:
     """Have the server cancel the next begin's write, for it takes too long."""
+    way = way_of(engine)
+    wait = "set local statement_timeout = 10; select pg_catalog.pg_sleep(10);"
 
-    def wait(_: Callable[..., None], cursor: Cursor, __: Tenant | None) -> None:
-        cursor.execute("set local statement_timeout = 10; select pg_catalog.pg_sleep(10)")
+    def announce(self: Separate, connection: Any, *_: Any) -> None:
+        psycopg2.extensions.cursor(connection).execute(wait)
 
-    yield from _once(engine, wait)
+    def carry(self: Separate, connection: Any, send: Callable[[str], None]) -> None:
+        way.carry(self, connection, lambda opening: send(opening + wait))
+
+    if way.waits:
+        yield from _once(way, "carry", carry)
+    else:
+        yield from _once(way, "announce", announce)
 
 
 @contextlib.contextmanager
@@ -105,23 +126,32 @@ def _interrupt() -> None:
     raise Interruption
 
 
-def _once(engine: Engine, instead: Callable[..., None]) -> Iterator[None]:
-    """Write the tenant in another way, once."""
-    states: Any = ConnectionState
-    written = states.write
+def way_of(engine: Engine) -> type[Separate]:
+    """Return the class of the way in which this engine's connections send the tenant."""
+    tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
+    return {"separate": Separate, "begin": Folded}.get(tenancy.context, Prefixed)
 
-    def get(state: ConnectionState) -> Callable[[Cursor, Tenant | None], None]:
-        def write_once(cursor: Cursor, tenant: Tenant | None) -> None:
-            states.write = written
-            instead(written.__get__(state), cursor, tenant)
 
-        return write_once
+def _once(way: type[Separate], name: str, instead: Callable[..., None]) -> Iterator[None]:
+    """Have something else done in place of a way's method, once."""
+    own = vars(way).get(name)
 
-    states.write = property(get, written.__set__)
+    def put_back() -> None:
+        if own is None:
+            delattr(way, name)
+        else:
+            setattr(way, name, own)
+
+    def act_once(self: Separate, *args: Any) -> None:
+        put_back()
+        instead(self, *args)
+
+    setattr(way, name, act_once)
     try:
         yield
     finally:
-        states.write = written
+        if vars(way).get(name) is act_once:
+            put_back()
 
 
 INTERRUPTIONS = (interrupted_before, interrupted_after, cancelled, interrupted_by_a_listener)

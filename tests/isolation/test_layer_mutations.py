@@ -7,15 +7,16 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from tests.fixtures import session_checks
-from tests.fixtures.worlds import Wall, World, new_world, tear_down_wall
+from tests.fixtures.worlds import DATABASE_WALLS, Wall, World, new_world, tear_down_wall
 
-from tenantry import UnfilterableStatementError, database, filters, sessions
-from tenantry.database import TENANCY_OPTION, Tenancy
+from tenantry import UnfilterableStatementError, filters, sessions, tenancy, ways
+from tenantry.database import TENANCY_OPTION, ConnectionState, Tenancy
 from tenantry.testing import Server
 
-DATABASE = Wall("database", "session")
-LOCAL = Wall("database", "transaction")
+DATABASE = Wall("database", "session", "prefix")
+LOCAL = Wall("database", "transaction", "prefix")
 FILTERS = Wall("filters", "session")
+WAYS_OF_SESSIONS = tuple(wall for wall in DATABASE_WALLS if wall.scope == "session")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,12 @@ def holds(world: World, wall: Wall, check: Callable[[Engine], None]) -> None:
         check(engine)
 
 
-def remove_reissue(engine: Engine) -> None:
-    """Take away what writes the tenant: at each begin, and where a statement finds it missing."""
+def remove_reissue(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what writes the tenant: at each begin, and where it is found to be missing."""
     event.remove(engine, "begin", layer(engine).on_begin)
     event.remove(engine, "before_cursor_execute", layer(engine).on_before_cursor_execute)
+    monkeypatch.setattr(ConnectionState, "end_transaction", lambda _: None)
+    monkeypatch.setattr(ways, "replace_session_tenant", lambda *_: None)
 
 
 def test_without_the_reset_a_raw_connection_leaks(world: World) -> None:
@@ -52,45 +55,43 @@ def test_without_the_reset_a_raw_connection_leaks(world: World) -> None:
             session_checks.check_raw_connection_sees_nothing(engine)
 
 
-def test_without_the_write_at_begin_tampering_is_inherited(world: World) -> None:
-    """Writing the tenant, or none, at each begin is what a setting left behind meets."""
-    holds(world, DATABASE, session_checks.check_tampering_is_not_inherited)
-    with world.engine(DATABASE) as engine:
-        event.remove(engine, "begin", layer(engine).on_begin)
+@pytest.mark.parametrize("wall", WAYS_OF_SESSIONS, ids=str)
+def test_without_the_write_at_begin_tampering_is_inherited(
+    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    """Writing the tenant, or none, in each transaction is what a setting left behind meets."""
+    holds(world, wall, session_checks.check_tampering_is_not_inherited)
+    with world.engine(wall) as engine:
+        remove_reissue(engine, monkeypatch)
         with pytest.raises(AssertionError):
             session_checks.check_tampering_is_not_inherited(engine)
 
 
-@pytest.mark.parametrize(
-    ("wall", "check"),
-    [
-        (LOCAL, session_checks.check_transactions_in_turn),
-        (DATABASE, session_checks.check_transactions_in_turn),
-    ],
-)
+@pytest.mark.parametrize("wall", DATABASE_WALLS, ids=str)
 def test_without_the_write_at_begin_tenants_are_lost(
-    world: World, wall: Wall, check: Callable[[Engine], None]
+    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall
 ) -> None:
     """A tenant that is not written again at each begin does not outlast the transaction."""
-    holds(world, wall, check)
+    holds(world, wall, session_checks.check_transactions_in_turn)
     with world.engine(wall) as engine:
-        remove_reissue(engine)
+        remove_reissue(engine, monkeypatch)
         with pytest.raises(AssertionError):
-            check(engine)
+            session_checks.check_transactions_in_turn(engine)
 
 
+@pytest.mark.parametrize("wall", WAYS_OF_SESSIONS, ids=str)
 @pytest.mark.parametrize(
     "check",
     [session_checks.check_leak_sequence, session_checks.check_next_user_sees_nothing],
 )
 def test_without_both_the_next_user_reads_the_last_tenant(
-    world: World, check: Callable[[Engine], None]
+    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall, check: Callable[[Engine], None]
 ) -> None:
     """With neither reset nor write at begin the pool hands A's setting to whoever is next."""
-    holds(world, DATABASE, check)
-    with world.engine(DATABASE) as engine:
+    holds(world, wall, check)
+    with world.engine(wall) as engine:
         event.remove(engine, "reset", layer(engine).on_reset)
-        remove_reissue(engine)
+        remove_reissue(engine, monkeypatch)
         with pytest.raises(AssertionError):
             check(engine)
 
@@ -157,7 +158,7 @@ def test_without_the_filter_on_writes_tenants_are_written(
 
 def test_without_the_gate_a_row_is_planted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where filters are the only wall, what is not proven to be confined must not run."""
-    monkeypatch.setattr(database, "check_statement", lambda *_: None)
+    monkeypatch.setattr(tenancy, "check_statement", lambda *_: None)
     with world.engine(FILTERS) as engine, pytest.raises(AssertionError):
         session_checks.check_orm_writes_are_confined(engine)
 

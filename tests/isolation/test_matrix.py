@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import BigInteger, Column, MetaData, Table, create_engine
 from sqlalchemy.engine import URL
+from tests.fixtures.worlds import WAYS
 
 from assay.models import Base
 from tenantry import DEFAULT_CONFIG, ConfigurationError, create_tenant_engine, set_tenant
@@ -28,12 +29,19 @@ TABLES = [
 BOUND: list[Situation] = ["own tenant", "after commit", "reused connection"]
 
 
-@pytest.fixture(scope="module")
-def arena(tenantry_database: Database, app_url: URL) -> Iterator[Arena]:
+@pytest.fixture(scope="module", params=WAYS)
+def arena(
+    tenantry_database: Database, app_url: URL, request: pytest.FixtureRequest
+) -> Iterator[Arena]:
     """Return two organizations with a row in every tenant table, one of them under attack."""
     attacker, victim = uuid.uuid4(), uuid.uuid4()
     engine = create_tenant_engine(
-        app_url, mode="database", metadata=Base.metadata, pool_size=1, max_overflow=0
+        app_url,
+        mode="database",
+        context=request.param,
+        metadata=Base.metadata,
+        pool_size=1,
+        max_overflow=0,
     )
     for tenant in (attacker, victim):
         with engine.connect() as connection:
@@ -61,13 +69,14 @@ def test_no_attack_on_another_tenant_gets_through(
 
 
 def test_no_attack_gets_through_with_settings_that_end_with_the_transaction(
-    tenantry_database: Database, arena: Arena, app_url: URL
+    arena: Arena, app_url: URL, request: pytest.FixtureRequest
 ) -> None:
     """The scope that a transaction pooler asks for is as tight on each surface."""
     engine = create_tenant_engine(
         app_url,
         mode="database",
         scope="transaction",
+        context=request.node.callspec.params["arena"],
         metadata=Base.metadata,
         pool_size=1,
         max_overflow=0,

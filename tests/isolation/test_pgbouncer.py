@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import cast
+from typing import Protocol, cast
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from tests.conftest import PgBouncer
-from tests.fixtures.worlds import A, B, C, World, bound, names_of, new_world, seen
+from tests.fixtures.worlds import WAYS, A, B, C, World, bound, names_of, new_world, seen
 
 from assay.models import TestSet
 from tenantry import (
@@ -37,14 +37,30 @@ def pooled_url(world: World, pgbouncer: PgBouncer) -> URL:
     return pgbouncer(world.walled.app_url, pool_size=1)
 
 
-@contextlib.contextmanager
-def client(url: URL, scope: Scope = "auto") -> Iterator[Engine]:
-    """Yield an engine with one connection to the pooler: a client of its own."""
-    engine = create_tenant_engine(url, mode="database", scope=scope, pool_size=1, max_overflow=0)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+class Client(Protocol):
+    """Open an engine with one connection to the pooler: a client of its own."""
+
+    def __call__(
+        self, url: URL, scope: Scope = "auto"
+    ) -> contextlib.AbstractContextManager[Engine]:
+        """Return the engine, to be disposed of in the end."""
+
+
+@pytest.fixture(params=WAYS)
+def client(request: pytest.FixtureRequest) -> Client:
+    """Return what opens clients, which send the tenant each way in turn."""
+
+    @contextlib.contextmanager
+    def open_client(url: URL, scope: Scope = "auto") -> Iterator[Engine]:
+        engine = create_tenant_engine(
+            url, mode="database", scope=scope, context=request.param, pool_size=1, max_overflow=0
+        )
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+    return open_client
 
 
 def isolation_of(connection: Connection) -> Isolation:
@@ -57,7 +73,7 @@ def backend(target: Session | Connection) -> int:
     return cast("int", target.execute(text("select pg_backend_pid()")).scalar_one())
 
 
-def test_pooler_is_recognised(world: World, pooled_url: URL) -> None:
+def test_pooler_is_recognised(client: Client, world: World, pooled_url: URL) -> None:
     """The scope is chosen by itself: of the transaction behind a pooler, of the session without."""
     with client(pooled_url) as engine, engine.connect() as connection:
         assert isolation_of(connection).pooled
@@ -67,7 +83,9 @@ def test_pooler_is_recognised(world: World, pooled_url: URL) -> None:
         assert not connection_state(connection).local
 
 
-def test_session_pooler_is_recognised_or_harmless(world: World, pgbouncer: PgBouncer) -> None:
+def test_session_pooler_is_recognised_or_harmless(
+    client: Client, world: World, pgbouncer: PgBouncer
+) -> None:
     """A pooler that keeps a backend per client leaks nothing from one client to the next."""
     url = pgbouncer(world.walled.app_url, pool_size=1, pool_mode="session")
     for letter, tenant in (("a", A), ("b", B)):
@@ -78,7 +96,7 @@ def test_session_pooler_is_recognised_or_harmless(world: World, pgbouncer: PgBou
             assert seen(connection) == set()
 
 
-def test_clients_in_turn_see_their_own_rows(pooled_url: URL) -> None:
+def test_clients_in_turn_see_their_own_rows(client: Client, pooled_url: URL) -> None:
     """Two clients that share one server connection by turns see their own tenant's rows."""
     with client(pooled_url) as first, client(pooled_url) as second:
         with bound(first, A) as one, bound(second, B) as two:
@@ -95,7 +113,7 @@ def test_clients_in_turn_see_their_own_rows(pooled_url: URL) -> None:
             assert seen(connection) == set()
 
 
-def test_client_without_tenant_sees_nothing(pooled_url: URL) -> None:
+def test_client_without_tenant_sees_nothing(client: Client, pooled_url: URL) -> None:
     """After A's client committed or rolled back, one without a tenant reads no row."""
     with client(pooled_url) as first, client(pooled_url) as second:
         for end in ("commit", "rollback"):
@@ -110,7 +128,7 @@ def test_client_without_tenant_sees_nothing(pooled_url: URL) -> None:
                 assert cursor.fetchall() == []
 
 
-def test_transactions_in_turn_on_one_connection(pooled_url: URL) -> None:
+def test_transactions_in_turn_on_one_connection(client: Client, pooled_url: URL) -> None:
     """Core transactions, each for another tenant, see one tenant each behind the pooler."""
     with client(pooled_url) as engine, engine.connect() as connection:
         for letter, tenant in (("a", A), ("b", B), ("c", C), ("a", A)):
@@ -122,7 +140,7 @@ def test_transactions_in_turn_on_one_connection(pooled_url: URL) -> None:
             connection.commit()
 
 
-def test_rows_are_streamed_within_the_transaction(pooled_url: URL) -> None:
+def test_rows_are_streamed_within_the_transaction(client: Client, pooled_url: URL) -> None:
     """A server-side cursor lives in its transaction, and so does its tenant."""
     statement = select(TestSet.name).execution_options(stream_results=True, yield_per=1)
     with client(pooled_url) as engine:
@@ -131,7 +149,7 @@ def test_rows_are_streamed_within_the_transaction(pooled_url: URL) -> None:
                 assert set(session.scalars(statement)) == names_of(letter)
 
 
-def test_another_clients_session_setting_does_not_count(pooled_url: URL) -> None:
+def test_another_clients_session_setting_does_not_count(client: Client, pooled_url: URL) -> None:
     """What a careless client left set on the server connection is overwritten."""
     config = TenancyConfig()
     careless = create_engine(pooled_url)
@@ -148,7 +166,7 @@ def test_another_clients_session_setting_does_not_count(pooled_url: URL) -> None
     careless.dispose()
 
 
-def test_autocommit_is_refused(pooled_url: URL) -> None:
+def test_autocommit_is_refused(client: Client, pooled_url: URL) -> None:
     """Without a transaction there is nothing that the tenant could be set for."""
     with client(pooled_url) as engine:
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -159,7 +177,7 @@ def test_autocommit_is_refused(pooled_url: URL) -> None:
             seen(session)
 
 
-def test_session_scope_is_refused(pooled_url: URL) -> None:
+def test_session_scope_is_refused(client: Client, pooled_url: URL) -> None:
     """A setting of the session would reach other clients, so asking for it is an error."""
     with (
         client(pooled_url, "session") as engine,
@@ -170,7 +188,7 @@ def test_session_scope_is_refused(pooled_url: URL) -> None:
 
 
 def test_session_scope_behind_the_pooler_does_leak(
-    pooled_url: URL, monkeypatch: pytest.MonkeyPatch
+    client: Client, pooled_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the pooler were not recognised, one client would read the other's rows: tests can fail."""
     examine = Tenancy._prepare

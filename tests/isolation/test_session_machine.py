@@ -23,12 +23,23 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import TENANTS, WALLS, Wall, World, cursor_of, names_of, new_world, seen
+from tests.fixtures.worlds import (
+    DATABASE_WALLS,
+    TENANTS,
+    WALLS,
+    Wall,
+    World,
+    cursor_of,
+    names_of,
+    new_world,
+    seen,
+)
 
 from assay.models import TestSet
 from tenantry import TenantSwitchError, clear_tenant, get_tenant, set_tenant
 from tenantry.database import Tenancy
 from tenantry.testing import Server
+from tenantry.ways import Prefixed, Separate
 
 NAMES = text("select name from test_sets")
 TAMPER = text("select set_config('app.current_organization', :value, false)")
@@ -320,11 +331,17 @@ def test_no_program_sees_another_tenant(world: World, wall: Wall) -> None:
     run_programs(world, wall)
 
 
-@pytest.mark.parametrize("handler", ["on_begin", "on_reset"])
-def test_programs_find_a_missing_handler(
-    world: World, monkeypatch: pytest.MonkeyPatch, handler: str
+@pytest.mark.parametrize("wall", DATABASE_WALLS[::2], ids=str)
+@pytest.mark.parametrize(
+    "missing",
+    [[(Tenancy, "on_reset")], [(Separate, "announce"), (Prefixed, "announce")]],
+    ids=["reset", "announcement"],
+)
+def test_programs_find_a_missing_part(
+    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall, missing: list[tuple[type, str]]
 ) -> None:
     """With a part of the layer taken away, a program sees, or is refused, what it must not."""
-    monkeypatch.setattr(Tenancy, handler, lambda *_: None)
+    for part, name in missing:
+        monkeypatch.setattr(part, name, lambda *_: None)
     with pytest.raises((AssertionError, DBAPIError)):
-        run_programs(world, WALLS[0])
+        run_programs(world, wall)

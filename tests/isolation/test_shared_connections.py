@@ -26,11 +26,11 @@ from tenantry import (
     ConfigurationError,
     CrossTenantError,
     TenantSwitchError,
-    database,
     get_tenant,
     protect_engine,
     sessions,
     set_tenant,
+    tenancy,
 )
 from tenantry.binding import Binding
 from tenantry.database import TENANCY_OPTION, Tenancy
@@ -211,7 +211,7 @@ def test_without_the_agreement_users_see_each_other(
     def any_of(own: object, users: Iterable[Binding]) -> object:
         return next((user.tenant for user in users if user.tenant), own)
 
-    monkeypatch.setattr(database, "agreed_tenant", any_of)
+    monkeypatch.setattr(tenancy, "agreed_tenant", any_of)
     with world.engine() as engine, pytest.raises((AssertionError, pytest.fail.Exception)):
         check(engine)
 

@@ -1,0 +1,62 @@
+"""Which statements leave nothing in their session that the next user of the connection could find.
+
+Temporary tables, held cursors, prepared statements, subscriptions, settings and advisory locks
+outlive their transaction. Each comes from a command of its own or from a function; a query made of
+nothing but names, values and functions that are known leaves none of them.
+"""
+
+import functools
+import re
+from typing import Final
+
+from psycopg2.extensions import AsIs
+
+_QUERY: Final = re.compile(r"\s*(?:select|insert|update|delete|with)\b", re.IGNORECASE)
+_SEVERAL: Final = re.compile(r";|--|/\*|(?<!insert )\binto\b", re.IGNORECASE)
+# A command, and a harmless one: the pool's and the dialect's own, and savepoints.
+_HARMLESS: Final = re.compile(
+    r"(?:select 1|show transaction isolation level|commit|rollback"
+    r"|(?:savepoint|release savepoint|rollback to savepoint) \w+)\s*",
+    re.IGNORECASE,
+)
+_INSERTED_INTO: Final = re.compile(r"\binsert into [\w.]+ \(", re.IGNORECASE)
+_CALLED: Final = re.compile(r'((?:\.\s*)?[\w$".]+)\s*\(')
+# What stands before a parenthesis: keywords, types, and functions that look at their arguments.
+_KNOWN: Final = re.compile(
+    r"all|and|any|array|as|between|by|case|conflict|distinct|else|except|exists|filter|from|ilike"
+    r"|in|intersect|is|join|lateral|like|not|on|or|over|returning|select|set|then|union|using"
+    r"|values|when|where|with"
+    r"|char|character|decimal|float|interval|numeric|time|timestamp|varchar"
+    r"|abs|array_agg|avg|bool_and|bool_or|cast|coalesce|concat|count|date_trunc|dense_rank|extract"
+    r"|greatest|json_agg|jsonb_agg|least|length|lower|max|min|now|nullif|rank|round|row_number"
+    r"|string_agg|substring|sum|trim|upper",
+    re.IGNORECASE,
+)
+_LONG: Final = 4096
+
+
+def leaves_traces(query: object, parameters: object = None) -> bool:
+    """Return whether a message could leave something in its session; False only if it cannot.
+
+    What triggers, operators and views call is not looked at.
+
+    Args:
+        query: as it is given to a cursor.
+        parameters: the values that the driver renders into it.
+    """
+    if not isinstance(query, str) or len(query) > _LONG or _leaves_traces(query):
+        return True
+    values = parameters.values() if isinstance(parameters, dict) else parameters
+    if not isinstance(values, tuple | list | type({}.values())):
+        return values is not None
+    return any(isinstance(value, AsIs) for value in values)
+
+
+@functools.lru_cache(maxsize=512)
+def _leaves_traces(query: str) -> bool:
+    if _HARMLESS.fullmatch(query):
+        return False
+    if not _QUERY.match(query) or _SEVERAL.search(query):
+        return True
+    bare = _INSERTED_INTO.sub("insert into (", query)
+    return any(_KNOWN.fullmatch(word) is None for word in _CALLED.findall(bare))

@@ -1,0 +1,82 @@
+"""The ways in which a transaction's context reaches the server.
+
+A message costs a round trip, and most transactions begin with a query: the context can travel in
+front of it, in the same message. What goes round the cursors that see to this must not find another
+tenant in place, so a context waits for the first message only where the session holds nothing, or
+the same tenant; otherwise it is sent at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from psycopg2 import extensions
+
+from tenantry.connections import UNKNOWN, ConnectionState, TenantConnection
+from tenantry.context import ContextQuery, Tenant
+
+
+class Separate:
+    """The context is a message of its own, as soon as the transaction begins."""
+
+    waits = False
+
+    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+        """Send it."""
+        state.pending = None
+        with extensions.cursor(connection) as cursor:
+            state.write(cursor, tenant)
+        alone = connection.status == extensions.STATUS_READY
+        state.holds = tenant if alone or state.holds in {None, tenant} else UNKNOWN
+
+    def carry(self, _: TenantConnection, send: Callable[[str], None]) -> None:
+        """Send the message as it is."""
+        send("")
+
+
+class Prefixed(Separate):
+    """The context goes in front of the transaction's first message."""
+
+    waits = True
+
+    def __init__(self, query: ContextQuery) -> None:
+        """Take what renders a tenant."""
+        self.query = query
+
+    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+        """Have it wait for the first message; send it if that was, or if all are the first."""
+        if connection.status != extensions.STATUS_READY or connection.autocommit:
+            super().announce(connection, state, tenant)
+            return
+        if not state.local and state.holds is not None and state.holds != tenant:
+            replace_session_tenant(connection, state, tenant)
+        elif tenant is not None:
+            state.holds = tenant
+        state.pending = self.query(tenant)
+
+
+class Folded(Prefixed):
+    """The context and BEGIN go in front of the transaction's first message."""
+
+    def carry(self, connection: TenantConnection, send: Callable[[str], None]) -> None:
+        """Begin the transaction with the message, where it begins as the server's default says."""
+        connection.fold(send)
+
+
+def replace_session_tenant(connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+    """Replace what the session of an idle connection holds, for good."""
+    state.pending = None
+    state.holds = UNKNOWN
+    outside_transaction(connection, lambda cursor: state.write(cursor, tenant))
+    state.holds = tenant
+
+
+def outside_transaction(connection: Any, act: Callable[[Any], None]) -> None:
+    """Run commands on an idle connection, each message its own transaction."""
+    autocommit = connection.autocommit
+    connection.autocommit = True
+    try:
+        with extensions.cursor(connection) as cursor:
+            act(cursor)
+    finally:
+        if not connection.closed:
+            connection.autocommit = autocommit

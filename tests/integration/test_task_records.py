@@ -69,6 +69,14 @@ def test_failure_is_recorded_with_the_first_line_of_its_error(site: Site) -> Non
     assert record.finished_at is not None
 
 
+def test_task_that_took_too_long_is_not_tried_again(site: Site) -> None:
+    """Its soft time limit ends a task for good: another attempt would take as long."""
+    label = new_label()
+    record = site.wait(site.launch("overrun", label), TaskState.FAILURE)
+    assert (record.retries, record.error) == (0, "SoftTimeLimitExceeded: SoftTimeLimitExceeded()")
+    assert site.count(label) == 1
+
+
 def test_retries_are_counted_in_one_record(site: Site) -> None:
     """A task that succeeds at its third attempt has one record, with two retries."""
     label = new_label()

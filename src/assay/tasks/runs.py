@@ -5,7 +5,6 @@ import uuid
 from typing import Any
 
 from celery import Task
-from celery.exceptions import SoftTimeLimitExceeded
 
 from assay.models import Verdict
 from assay.services import runs, stalls
@@ -48,7 +47,6 @@ class _SingleTest(BaseTask):
     """Files an error for its test when it fails for good, or takes too long once."""
 
     abstract = True
-    dont_autoretry_for = (*BaseTask.dont_autoretry_for, SoftTimeLimitExceeded)
 
     def on_failure(
         self, exc: Exception, task_id: str, args: Any, kwargs: dict[str, Any], einfo: Any

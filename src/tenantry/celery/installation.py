@@ -28,6 +28,8 @@ logger = logging.getLogger("tenantry.celery")
 _ATTRIBUTE: Final = "tenantry"
 _CELERYS_CONSUMER: Final = "celery.worker.consumer:Consumer"
 _OUR_CONSUMER: Final = "tenantry.celery.intake:Intake"
+# For a publisher, who has a caller that waits. A worker tries for longer: it has a result to store.
+_BRISK: Final = {"retry_policy": {"timeout": 2.0}}
 _OUR_SCHEDULER: Final = "tenantry.celery.schedule:RecoveringScheduler"
 
 Sessions = Callable[[], Session]
@@ -108,9 +110,15 @@ def install_tenancy(
     ledger = None if records is None else Ledger(records, sessions, deadlines or Deadlines())
     tenancy = TaskTenancy(Carrier(key, config=config), sessions, ledger)
     setattr(app, _ATTRIBUTE, tenancy)
-    # They are made when first used. At setup a publisher would wait ten seconds for a database that
-    # is down, only to send a message.
-    app.add_defaults({"database_create_tables_at_setup": False, "beat_scheduler": _OUR_SCHEDULER})
+    # Only to send a message, a publisher would wait ten seconds for a database of results that is
+    # down, whose tables are made when first used as well, and nineteen for such a Redis.
+    app.add_defaults(
+        {
+            "database_create_tables_at_setup": False,
+            "beat_scheduler": _OUR_SCHEDULER,
+            "result_backend_transport_options": _BRISK,
+        }
+    )
     install_transports()
 
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
@@ -148,8 +156,12 @@ def install_tenancy(
             inherited.dispose(close=False)
 
     def take_in(instance: Any, conf: Any, **_: Any) -> None:
-        if instance.app is app and conf.worker_consumer == _CELERYS_CONSUMER:
+        if instance.app is not app:
+            return
+        if conf.worker_consumer == _CELERYS_CONSUMER:
             conf.worker_consumer = _OUR_CONSUMER
+        if conf.result_backend_transport_options == _BRISK:
+            conf.result_backend_transport_options = {}
 
     signals.celeryd_init.connect(take_in, weak=False)
     signals.before_task_publish.connect(seal, weak=False)

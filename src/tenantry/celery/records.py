@@ -2,12 +2,13 @@
 
 import enum
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from kombu.utils import json
+from kombu.utils.json import dumps, loads
 from sqlalchemy import DateTime, Float, Integer, Text, TypeDecorator, Uuid, func
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapped, mapped_column
@@ -51,11 +52,11 @@ class TaskPayload(TypeDecorator[dict[str, Any]]):
 
     def process_bind_param(self, value: dict[str, Any] | None, _dialect: Dialect) -> str | None:
         """Return the text that is stored."""
-        return None if value is None else str(json.dumps(value))
+        return None if value is None else str(dumps(value))
 
     def process_result_value(self, value: str | None, _dialect: Dialect) -> dict[str, Any] | None:
         """Return the values as they were given."""
-        return None if value is None else dict(json.loads(value))
+        return None if value is None else dict(loads(value))
 
 
 class TaskRecordMixin(TenantMixin):
@@ -115,7 +116,9 @@ def digest_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     Raises:
         TypeError: an argument cannot be written as JSON.
     """
-    content = json.dumps([list(args), dict(kwargs)], sort_keys=True)
+    # As a message would carry them: keys that are numbers become text before they are sorted.
+    carried = json.loads(dumps([list(args), dict(kwargs)]))
+    content = json.dumps(carried, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 import celery
 from billiard.einfo import ExceptionInfo
 from celery.canvas import Signature
-from celery.exceptions import Reject
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from sqlalchemy.orm import Session
 
 from tenantry.celery.executions import current
@@ -41,9 +41,11 @@ class BaseTask(GuardedTask):
     record: ClassVar[bool] = True
 
     autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
-    # Reject is an answer to the broker; none of the others goes away by trying again.
+    # Reject is an answer to the broker; none of the others goes away by trying again. What took too
+    # long once would hold a worker as long three times more.
     dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (
         Reject,
+        SoftTimeLimitExceeded,
         TenancyError,
         TypeError,
         ValueError,

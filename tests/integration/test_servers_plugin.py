@@ -1,6 +1,12 @@
 """The pytest plugin as an adopter meets it: nothing is started for those who do not ask."""
 
+import signal
+import time
+from pathlib import Path
+
 import pytest
+
+from tenantry.embedded.postmaster import serves
 
 CONFTEST = """
     from contextlib import closing
@@ -54,6 +60,36 @@ def test_fixtures_hand_out_copies_of_one_migrated_template(pytester: pytest.Pyte
     result = pytester.runpytest_subprocess("--tenantry-server=embedded")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines("tenantry: server starts when first used")
+
+
+def test_server_does_not_outlive_a_run_that_was_killed(pytester: pytest.Pytester) -> None:
+    """A run that ends without a last word leaves no server and no folder behind."""
+    pytester.makepyfile(
+        """
+        import os
+        import pathlib
+        import signal
+
+        import psycopg2
+
+        def test_dies(tenantry_server):
+            connection = psycopg2.connect(str(tenantry_server.admin_url.set(drivername="postgresql")
+                .render_as_string(hide_password=False)))
+            with connection.cursor() as cursor:
+                cursor.execute("show data_directory")
+                pathlib.Path("data").write_text(cursor.fetchone()[0])
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    result = pytester.runpytest_subprocess("--tenantry-server=embedded")
+    assert result.ret == -signal.SIGKILL
+    data = Path((pytester.path / "data").read_text())
+    pid = int((data / "postmaster.pid").read_text().split()[0])
+    deadline = time.monotonic() + 60
+    while (data.parents[1].exists() or serves(pid, data)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not serves(pid, data)
+    assert not data.parents[1].exists()
 
 
 def test_each_process_of_a_parallel_run_has_a_server_of_its_own(pytester: pytest.Pytester) -> None:

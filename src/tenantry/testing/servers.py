@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from sqlalchemy.engine import URL
 from tenantry.config import parse_url
 from tenantry.embedded import EmbeddedServer, Login, provisioning
 from tenantry.embedded.bootstrap import ROLES
+from tenantry.embedded.caretaker import Caretaker
 from tenantry.exceptions import ConfigurationError, DatabaseUnreachableError, WrongRoleError
 from tenantry.testing import administration
 
@@ -244,28 +244,22 @@ def _container_fault() -> str | None:
 
 def _embedded() -> Server:
     home = Path(tempfile.mkdtemp(prefix="tenantry-"))
+    caretaker = Caretaker(home)
     embedded = EmbeddedServer(home, durable=False)
-
-    def release() -> None:
-        try:
-            embedded.reset()
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
-
     try:
         embedded.start()
         logins: dict[Login, URL] = {
             login: embedded.url(login, "postgres") for login in get_args(Login)
         }
     except BaseException:
-        release()
+        caretaker.release()
         raise
     return Server(
         name="embedded",
         version=embedded.version,
         superuser=True,
         logins=logins,
-        _release=release,
+        _release=caretaker.release,
     )
 
 

@@ -48,11 +48,12 @@ bench-tasks: setup ## what the tenant layer costs a task, against plain Celery i
 test: setup ## run the tests in JOBS processes; SERVER chooses the PostgreSQL server, ARGS goes to pytest
 	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) -n $(JOBS) --dist worksteal $(ARGS)
 
-check: setup ## lint, types, import contracts; models against migrations on a throw-away database
+check: setup ## lint, types, import contracts, scripts; models against migrations on a throw-away database
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck --severity=warning docker/*.sh .ci/run .ci/container-engine .ci/postgres-image
 	$(BIN)/python -m tenantry.testing sh -ec '$(BIN)/alembic upgrade head; $(BIN)/alembic check'
 
 # uv reads neither pip's configuration nor, with these flags, its own: the lock comes out the same

@@ -192,18 +192,6 @@ def test_malformed_observation_is_refused(environ: dict[str, str]) -> None:
             observe(app, environ)
 
 
-@pytest.mark.parametrize("script", ["worker.sh", "postgres.sh"])
-def test_script_is_one_that_a_shell_can_read(script: str) -> None:
-    """A script of the images has no syntax that a plain shell does not know."""
-    answer = subprocess.run(
-        ["/bin/sh", "-n", str(ROOT / "docker" / script)],
-        capture_output=True,
-        timeout=10,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-
-
 def test_worker_script_passes_the_environment_on(tmp_path: Path) -> None:
     """The script's defaults and what replaces them reach Celery, whose process it becomes."""
     celery = tmp_path / "celery"

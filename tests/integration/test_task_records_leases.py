@@ -65,7 +65,7 @@ def test_hard_time_limit_is_recorded(site: Site, tmp_path: Path) -> None:
 
 def test_process_that_dies_is_recorded(site: Site, tmp_path: Path) -> None:
     """A pool process that is killed in mid-task fails its task; the others go on."""
-    with site.worker_process(tmp_path):
+    with site.worker_process(tmp_path, worker_lost_wait=0.5):
         result = site.launch("vanish")
         record = site.wait(result, TaskState.FAILURE)
         assert record.error is not None

@@ -53,6 +53,21 @@ def facts() -> Mapping[str, str]:
     return {name: (_PACKAGE / "facts" / f"{name}.sql").read_text("utf-8") for name in _FACTS}
 
 
+@cache
+def listing(name: str) -> str:
+    """Return the query of a listing: `matrix` or `roles`."""
+    return (_PACKAGE / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def summary(check_id: str) -> str:
+    """Return what a check finds, in one paragraph: the beginning of its page.
+
+    Raises:
+        ConfigurationError: there is no such check.
+    """
+    return " ".join(explanation(check_id).split("\n\n")[2].split())
+
+
 def explanation(check_id: str) -> str:
     """Return the page on a check, in Markdown: what it finds, why that matters, how to mend it.
 

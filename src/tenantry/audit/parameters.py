@@ -13,6 +13,8 @@ class AuditConfig:
 
     Attributes:
         tenancy: the settings, the tenant column, the roles.
+        id_type: the type of ids, where it is one that the session layer does not know, such as
+            text; None for the tenancy's.
         root_column: the column of the root table that the setting is compared with.
         root_required: a database without the root table is a finding.
         token_table: the table on which the authenticator role is the one exception to the wall.
@@ -20,6 +22,7 @@ class AuditConfig:
     """
 
     tenancy: TenancyConfig = DEFAULT_CONFIG
+    id_type: str | None = None
     root_column: str = "id"
     root_required: bool = False
     token_table: str = "api_tokens"  # noqa: S105, the name of a table
@@ -35,7 +38,7 @@ class AuditConfig:
         tenancy = self.tenancy
         return {
             "tenantry.tenant_column": tenancy.tenant_column,
-            "tenantry.id_type": tenancy.id_type,
+            "tenantry.id_type": self.id_type or tenancy.id_type,
             "tenantry.organization_setting": tenancy.organization_setting,
             "tenantry.user_setting": tenancy.user_setting,
             "tenantry.app_role": tenancy.app_role,

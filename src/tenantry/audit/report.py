@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from tenantry.audit.baseline import Allowance
+from tenantry.audit.listing import ListedRole, ListedTable
 
 
 class Severity(IntEnum):
@@ -96,6 +97,9 @@ class Report:
         allowed: what the baseline allows.
         stale: entries of the baseline that allowed nothing.
         unseen: checks that could not see all they judge.
+        matrix: for each table and command, what keeps it inside its tenant.
+        roles: who acts as the application.
+        unlisted: which of these two could not be read, and why.
     """
 
     database: str
@@ -107,6 +111,9 @@ class Report:
     allowed: tuple[AllowedFinding, ...] = ()
     stale: tuple[StaleAllowance, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    matrix: tuple[ListedTable, ...] = ()
+    roles: tuple[ListedRole, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
     def fails(self, at: Severity = Severity.ERROR) -> bool:
         """Say whether there is a finding this bad or worse, or a check that saw nothing."""

@@ -11,7 +11,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Connection
 
 from tenantry.audit.baseline import Baseline
-from tenantry.audit.catalogue import Check, checks, facts
+from tenantry.audit.catalogue import Check, checks, facts, listing
+from tenantry.audit.listing import ListedRole, listed_table
 from tenantry.audit.parameters import DEFAULT_AUDIT, AuditConfig
 from tenantry.audit.report import (
     AllowedFinding,
@@ -74,10 +75,16 @@ def run_audit(
         unseen: list[Unseen] = []
         for check in chosen:
             try:
-                found += _run(cursor, check)
+                found += _findings(check, _rows(cursor, check.query))
             except psycopg2.errors.InsufficientPrivilege as error:
-                cursor.execute("rollback to savepoint tenantry_check")
                 unseen.append(Unseen(check=check.id, why=_first_line(error), blind=True))
+        listed: dict[str, list[dict[str, Any]]] = {"matrix": [], "roles": []}
+        unlisted: list[str] = []
+        for name in listed:
+            try:
+                listed[name] = _rows(cursor, listing(name))
+            except psycopg2.errors.InsufficientPrivilege as error:
+                unlisted.append(f"{name}: {_first_line(error)}")
     unseen += [
         Unseen(check=finding.object, why=finding.problem, blind=False)
         for finding in found
@@ -94,6 +101,9 @@ def run_audit(
         allowed=tuple(allowed),
         stale=tuple(stale),
         unseen=tuple(unseen),
+        matrix=tuple(listed_table(row) for row in listed["matrix"]),
+        roles=tuple(ListedRole(**row) for row in listed["roles"]),
+        unlisted=tuple(unlisted),
     )
 
 
@@ -185,23 +195,32 @@ def _prepare(cursor: Cursor, config: AuditConfig) -> None:
         ) from error
 
 
-def _run(cursor: Cursor, check: Check) -> Iterator[Finding]:
+def _rows(cursor: Cursor, query: str) -> list[dict[str, Any]]:
+    """Return the query's rows; where it may not look, the transaction is as it was before."""
     cursor.execute("savepoint tenantry_check")
-    cursor.execute(check.query)
-    columns = tuple(column.name for column in cursor.description or ())
-    if columns != _COLUMNS:
-        raise AuditError(f"check {check.id} returns {columns}, not {_COLUMNS}")
-    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    try:
+        cursor.execute(query)
+    except psycopg2.errors.InsufficientPrivilege:
+        cursor.execute("rollback to savepoint tenantry_check")
+        raise
+    columns = [column.name for column in cursor.description or ()]
+    rows = [dict(zip(columns, row, strict=True)) for row in cursor]
     cursor.execute("release savepoint tenantry_check")
-    for check_id, severity, object_type, name, problem, remedy, statement in rows:
+    return rows
+
+
+def _findings(check: Check, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    for row in rows:
+        if tuple(row) != _COLUMNS:
+            raise AuditError(f"check {check.id} returns {tuple(row)}, not {_COLUMNS}")
         yield Finding(
-            check=check_id,
-            severity=Severity.named(severity),
-            object_type=object_type,
-            object=name,
-            problem=problem,
-            remedy=remedy,
-            statement=statement,
+            check=row["check_id"],
+            severity=Severity.named(row["severity"]),
+            object_type=row["object_type"],
+            object=row["object"],
+            problem=row["problem"],
+            remedy=row["remedy"],
+            statement=row["statement"],
         )
 
 

@@ -3,34 +3,38 @@
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Final, NoReturn
 
 import psycopg2
 import typer
+from psycopg2.extensions import connection as Connection  # noqa: N812
 from rich.console import Console
 from rich.markdown import Markdown
+from sqlalchemy.engine import URL
 
 from tenantry.audit import (
     AuditConfig,
     Baseline,
     Report,
     Severity,
+    checks,
     explanation,
     read_baseline,
     run_audit,
 )
-from tenantry.audit.formats import FORMATS
+from tenantry.audit.catalogue import summary
+from tenantry.audit.formats import Format, render, render_script, require
 from tenantry.audit.parameters import DEFAULT_AUDIT
-from tenantry.config import DEFAULT_CONFIG, IdType, Settings, TenancyConfig, libpq_url, parse_url
+from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig, libpq_url, parse_url
 from tenantry.environment import application_url
-from tenantry.exceptions import DatabaseUnreachableError, TenancyError
+from tenantry.exceptions import (
+    AuditError,
+    ConfigurationError,
+    DatabaseUnreachableError,
+    TenancyError,
+)
 
-
-class Format(StrEnum):
-    """How the report is printed."""
-
-    TABLE = "table"
-    JSON = "json"
+_CONNECT_SECONDS: Final = 10
 
 
 class FailOn(StrEnum):
@@ -39,6 +43,7 @@ class FailOn(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+    NEVER = "never"
 
 
 def audit(
@@ -53,7 +58,7 @@ def audit(
         str, typer.Option(help="Column that says whose row it is.")
     ] = DEFAULT_CONFIG.tenant_column,
     id_type: Annotated[
-        str, typer.Option(help="Its type: uuid, bigint or integer.")
+        str, typer.Option(help="Its type: uuid, bigint, integer or text.")
     ] = DEFAULT_CONFIG.id_type,
     organization_setting: Annotated[
         str, typer.Option(help="Setting that carries the tenant.")
@@ -82,41 +87,57 @@ def audit(
     check: Annotated[
         list[str] | None, typer.Option(help="Check to run; all of them if none is named.")
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    style: Annotated[
+        Format, typer.Option("--format", help="How the report is written.")
+    ] = Format.TABLE,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write the report to; the verdict is printed.", metavar="FILE"),
+    ] = None,
     fail_on: Annotated[
         FailOn, typer.Option(help="Least severity that makes the exit status 1.")
     ] = FailOn.ERROR,
     baseline: Annotated[
         Path | None,
-        typer.Option(help="TOML file of findings that are allowed, each with a reason."),
+        typer.Option(
+            help="TOML file of findings that are allowed, each with a reason.", metavar="FILE"
+        ),
     ] = None,
     explain: Annotated[
         str | None,
         typer.Option(help="Print the page on a check, and look at nothing.", metavar="ID"),
     ] = None,
+    list_checks: Annotated[
+        bool, typer.Option("--list", help="Print what the checks are, and look at nothing.")
+    ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Print the statements that mend what can be, as a script.")
+        bool, typer.Option("--fix", help="Write a script that mends what can be, and no report.")
     ] = False,
 ) -> None:
     """Find every way in which the database does not keep tenants apart.
 
-    Exits with 0 if there is no finding, with 1 if there is one at or above --fail-on or a check
-    could not look, with 2 if nothing was looked at.
+    Exits with 0 if there is no finding at or above --fail-on, with 1 if there is one or a check
+    could not look (with --fail-on never, 0 all the same), with 2 if nothing was looked at.
     """
     try:
         if explain is not None:
             Console(soft_wrap=True).print(Markdown(explanation(explain)))
             return
+        if list_checks:
+            typer.echo("\n".join(_listed()))
+            return
+        require(style)
         config = AuditConfig(
             tenancy=TenancyConfig(
                 organization_setting=organization_setting,
                 user_setting=user_setting,
                 tenant_column=tenant_column,
                 root_table=root_table or DEFAULT_CONFIG.root_table,
-                id_type=cast("IdType", id_type),
                 app_role=role,
                 authenticator_role=authenticator_role,
             ),
+            # The server says whether it is a type: the audit knows more of them than the layer.
+            id_type=id_type,
             root_column=root_column,
             root_required=root_table is not None,
             token_table=token_table,
@@ -124,10 +145,12 @@ def audit(
         )
         allowed = Baseline() if baseline is None else read_baseline(baseline)
         report = _audit(url, config, allowed, tuple(check or ()))
+        threshold = None if fail_on is FailOn.NEVER else Severity.named(fail_on)
+        text = render_script(report) if fix else render(report, style, threshold)
+        _write(text, output, report)
     except TenancyError as error:
         _refuse(error)
-    typer.echo(_script(report) if fix else FORMATS[output.value](report).rstrip("\n"))
-    if report.fails(Severity.named(fail_on)):
+    if threshold is not None and report.fails(threshold):
         raise typer.Exit(1)
 
 
@@ -135,36 +158,47 @@ def _audit(
     url: str | None, config: AuditConfig, baseline: Baseline, only: tuple[str, ...]
 ) -> Report:
     target = parse_url(url, name="--url") if url else application_url(Settings.from_environment())
+    with closing(_connection(target)) as connection:
+        try:
+            return run_audit(connection, config, baseline=baseline, only=only)
+        except psycopg2.Error as error:
+            raise AuditError(
+                f"the audit of {target.render_as_string(hide_password=True)} was broken off, so "
+                f"that nothing is known: {_first_line(error)}"
+            ) from error
+
+
+def _connection(target: URL) -> Connection:
+    # An address that answers nothing would otherwise be waited for for minutes.
+    if "connect_timeout" not in target.query:
+        target = target.update_query_dict({"connect_timeout": str(_CONNECT_SECONDS)})
     try:
-        connection = psycopg2.connect(libpq_url(target))
+        return psycopg2.connect(libpq_url(target))
     except psycopg2.OperationalError as error:
+        shown = target.difference_update_query(["connect_timeout"])
         raise DatabaseUnreachableError(
-            f"no connection to {target.render_as_string(hide_password=True)}: "
-            f"{str(error).strip().partition(chr(10))[0]}"
+            f"no connection to {shown.render_as_string(hide_password=True)}: {_first_line(error)}"
         ) from error
-    with closing(connection):
-        return run_audit(connection, config, baseline=baseline, only=only)
 
 
-def _script(report: Report) -> str:
-    """Return the findings' statements in one transaction; what a person decides is a comment."""
-    lines = [
-        f"-- {line}"
-        for line in (
-            f"Mends what the audit of {_one_line(report.database)} found.",
-            "Read it, then run it as a superuser or as the owner: psql -v ON_ERROR_STOP=1 -f FILE",
-        )
-    ]
-    lines.append("begin;")
-    for finding in report.findings:
-        lines += ["", f"-- {_one_line(str(finding))}"]
-        lines.append(finding.statement or f"-- To be decided: {_one_line(finding.remedy)}")
-    return "\n".join((*lines, "", "commit;"))
+def _listed() -> list[str]:
+    width = max(len(check.id) for check in checks())
+    return [f"{check.severity!s:<8}{check.id:<{width}}  {summary(check.id)}" for check in checks()]
 
 
-def _one_line(text: str) -> str:
-    """Return the text without line breaks, so that a name cannot end a comment."""
-    return " ".join(text.split())
+def _write(text: str, output: Path | None, report: Report) -> None:
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"the report cannot be written: {error}") from error
+    typer.echo(report.verdict)
+
+
+def _first_line(error: psycopg2.Error) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _refuse(error: TenancyError) -> NoReturn:

@@ -37,7 +37,8 @@ def create_app(
     Raises:
         ConfigurationError: a setting cannot be used.
     """
-    policy = (settings or Settings.from_environment()).api
+    settings = settings or Settings.from_environment()
+    policy = settings.api
     app = FastAPI(
         title="Assay",
         version="0.1.0",
@@ -47,6 +48,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.policy = policy
+    app.state.endpoints = settings.endpoints
     app.state.sessions = sessions
     app.state.registry = CollectorRegistry()
     ProcessCollector(registry=app.state.registry)

@@ -25,6 +25,30 @@ class DuplicateUserError(AssayError):
     """The organization already has a user with this email address."""
 
 
+class DuplicateEndpointError(AssayError):
+    """The organization already has an endpoint of this name."""
+
+
+class DuplicateConfigurationError(AssayError):
+    """The organization already has a test configuration of this name."""
+
+
+class InUseError(AssayError):
+    """Something refers to what was to be deleted or changed, and would be lost or wrong with it."""
+
+
+class EndedError(AssayError):
+    """A task or a run has ended, so that there is nothing left to cancel."""
+
+
+class UnknownReferenceError(AssayError):
+    """A field names a row that the organization does not have."""
+
+
+class ReusedKeyError(AssayError):
+    """An idempotency key was used before, for another request."""
+
+
 class UnreadableFileError(AssayError):
     """A file to import is missing, empty, not a file, not of a known format, or may not be read."""
 
@@ -69,6 +93,22 @@ class RefusedEndpointError(EndpointError):
 
 class JudgingError(AssayError):
     """An answer cannot be judged: what the test expects cannot be compared with anything."""
+
+
+class UnknownEndpointError(AssayError, LookupError):
+    """The organization has no endpoint of this id."""
+
+
+class UnknownTestError(AssayError, LookupError):
+    """The set holds no test of this id."""
+
+
+class UnknownUserError(AssayError, LookupError):
+    """The organization has no such user."""
+
+
+class UnknownTaskError(AssayError, LookupError):
+    """The organization has no background task of this id."""
 
 
 class UnknownConfigurationError(AssayError, LookupError):

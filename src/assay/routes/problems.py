@@ -10,22 +10,39 @@ from assay.exceptions import (
     AssayError,
     AuthenticationError,
     BrokenRowError,
+    DuplicateConfigurationError,
+    DuplicateEndpointError,
     DuplicateTestSetError,
     DuplicateUserError,
+    EndedError,
+    InUseError,
     InvalidValueError,
     MissingColumnError,
     RateLimitedError,
+    RefusedEndpointError,
+    ReusedKeyError,
     TooManyTestsError,
+    UnknownReferenceError,
     UnreadableFileError,
 )
 from tenantry.fastapi import PROBLEM_MEDIA_TYPE, PROBLEM_SCHEMA, ProblemResponse, add_problem
 
-_CONFLICTS: Final = (DuplicateTestSetError, DuplicateUserError)
+_CONFLICTS: Final = (
+    DuplicateConfigurationError,
+    DuplicateEndpointError,
+    DuplicateTestSetError,
+    DuplicateUserError,
+    EndedError,
+    InUseError,
+)
 _UNPROCESSABLE: Final = (
     InvalidValueError,
     UnreadableFileError,
     MissingColumnError,
     BrokenRowError,
+    RefusedEndpointError,
+    ReusedKeyError,
+    UnknownReferenceError,
 )
 
 

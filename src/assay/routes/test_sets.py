@@ -58,9 +58,9 @@ def change_set(db: TenantSession, set_id: uuid.UUID, change: SetChange) -> TestS
     return sets.change_set(db, set_id, name=change.name, description=change.description)
 
 
-@router.delete("/{set_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404))
+@router.delete("/{set_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problems(404, 409))
 def delete_set(db: TenantSession, set_id: uuid.UUID) -> None:
-    """Delete a set; its tests stay."""
+    """Delete a set that no configuration names; its tests stay."""
     sets.delete_set(db, set_id)
 
 

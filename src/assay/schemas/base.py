@@ -42,6 +42,12 @@ Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator
 """Text as the database takes it."""
 
 
+Next = Annotated[
+    str | None, Field(description="Pass it as `after` for the next page; null on the last.")
+]
+"""Where the next part of a list begins."""
+
+
 class PageQuery(Input):
     """Which part of a list."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from assay.models import Metric
-from assay.schemas.base import Input, Name, Output, Text, example
+from assay.schemas.base import Input, Name, Next, Output, Text, example
 
 _EXAMPLE = {
     "id": "6f1d9d5c-3a6b-4a57-8a43-0e2c6c1d7a55",
@@ -34,9 +34,7 @@ class SetPage(Output):
     """A part of the list of sets, oldest first."""
 
     items: list[SetOut]
-    next: Annotated[
-        str | None, Field(description="Pass it as `after` for the next page; null on the last.")
-    ]
+    next: Next
 
 
 class SetCreate(Input):

@@ -4,13 +4,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from assay.database import SessionLocal
-from assay.exceptions import DuplicateTestSetError, UnknownTestSetError
-from assay.models import TestSet, TestSetTest
+from assay.exceptions import DuplicateTestSetError, InUseError, UnknownTestSetError
+from assay.models import TestConfiguration, TestSet, TestSetTest
+from assay.services.constraints import flush
 from assay.services.pages import Page, read_page
 from tenantry import tenant_scope
 
@@ -50,13 +50,14 @@ def create_set(session: Session, name: str, description: str = "") -> TestSet:
     return created
 
 
-def get_set(session: Session, set_id: uuid.UUID) -> TestSet:
+def get_set(session: Session, set_id: uuid.UUID, *, lock: bool = False) -> TestSet:
     """Return a set of the Session's organization.
 
     Raises:
         UnknownTestSetError: the organization has no such set, whoever else may have one.
     """
-    found = session.scalars(select(TestSet).where(TestSet.id == set_id)).one_or_none()
+    query = select(TestSet).where(TestSet.id == set_id)
+    found = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if found is None:
         raise UnknownTestSetError("there is no such set of tests")
     return found
@@ -82,12 +83,17 @@ def change_set(
 
 
 def delete_set(session: Session, set_id: uuid.UUID) -> None:
-    """Delete a set of the Session's organization; its tests stay, outside of it.
+    """Delete a set that no configuration names; its tests stay, outside of it.
 
     Raises:
         UnknownTestSetError: the organization has no such set.
+        InUseError: a configuration names it.
     """
-    session.delete(get_set(session, set_id))
+    # Locked first: a configuration that is being made for it waits, or is seen.
+    found = get_set(session, set_id, lock=True)
+    if session.scalar(select(exists().where(TestConfiguration.test_set_id == set_id))):
+        raise InUseError("a test configuration names the set: delete or change that first")
+    session.delete(found)
     session.flush()
 
 
@@ -101,12 +107,5 @@ def page_of_sets(session: Session, *, size: int, after: str | None = None) -> Pa
 
 
 def _flush(session: Session, name: str) -> None:
-    try:
-        session.flush()
-    except IntegrityError as error:
-        diagnostics = getattr(error.orig, "diag", None)
-        if getattr(diagnostics, "constraint_name", None) != "uq_test_sets_organization_id_name":
-            raise
-        raise DuplicateTestSetError(
-            f"the organization already has a set of tests named {name!r}"
-        ) from error
+    error = DuplicateTestSetError(f"the organization already has a set of tests named {name!r}")
+    flush(session, {"uq_test_sets_organization_id_name": error})

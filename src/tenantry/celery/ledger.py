@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, DateTime, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -22,6 +22,7 @@ from tenantry.celery.records import (
     digest_arguments,
     record_id,
 )
+from tenantry.celery.statements import Statements, later
 from tenantry.context import Tenant
 from tenantry.exceptions import DatabaseUnreachableError
 from tenantry.sessions import tenant_scope
@@ -116,6 +117,9 @@ class Ledger:
         self.model = model
         self.sessions = sessions
         self.deadlines = deadlines
+        self._statements = Statements(
+            model, queued=deadlines.queued, delivered=deadlines.delivered, lease=deadlines.lease
+        )
 
     def file(self, session: Session, attempt: Attempt, *, eta: datetime | None) -> bool:
         """Add the record of a task that is about to be launched, in the session's transaction.
@@ -126,17 +130,8 @@ class Ledger:
         Raises:
             TypeError: an argument cannot be written as JSON; nothing was sent to the database.
         """
-        added = session.scalar(
-            insert(self.model)
-            .values(
-                **self._description(attempt),
-                eta=eta,
-                due_at=func.now() + self.deadlines.queued,
-            )
-            .on_conflict_do_nothing()
-            .returning(self.model.id)
-        )
-        return added is not None
+        described = self._description(attempt) | {"eta": eta}
+        return session.scalar(self._statements.file, described) is not None
 
     def dispatch(
         self, tenant: Tenant, task_id: uuid.UUID, publish: Callable[[Publication], _T]
@@ -187,19 +182,22 @@ class Ledger:
             error: what went wrong.
             correct: replace SUCCESS, where what came after the task's own code failed.
         """
-        final = FINAL - {TaskState.SUCCESS} if correct else FINAL
-        where: ColumnElement[bool] = self.model.state.not_in(final)
-        if state is TaskState.FAILURE:
-            where = and_(where, self.model.retries <= attempt.retries)
-        return self._change(
-            attempt,
-            where,
-            state=state,
-            finished_at=func.now(),
-            runtime=runtime,
-            error=error,
-            due_at=None,
-        )
+        parameters: dict[str, Any] = {
+            "record": attempt.id,
+            "outcome": state,
+            "seconds": runtime,
+            "fault": error,
+        }
+        statement = self._statements.finish
+        if correct or state is TaskState.FAILURE:
+            statement = self._statements.correct if correct else self._statements.fail
+            parameters["attempt"] = attempt.retries
+
+        def note() -> bool:
+            with self._scope(attempt.tenant) as session:
+                return session.scalar(statement, parameters) is not None
+
+        return self._persist(note)
 
     def defer(
         self, attempt: Attempt, *, until: datetime | None, error: str, runtime: float
@@ -211,7 +209,7 @@ class Ledger:
             state=TaskState.RETRY,
             retries=attempt.retries + 1,
             eta=until,
-            due_at=_later(until) + self.deadlines.delivered,
+            due_at=later(until) + self.deadlines.delivered,
             runtime=runtime,
             error=error,
         )
@@ -237,29 +235,16 @@ class Ledger:
 
     def _start(self, attempt: Attempt) -> Admission:
         model = self.model
+        parameters = {"record": attempt.id, "attempt": attempt.retries, "host": attempt.worker}
         begun = {
             "state": TaskState.STARTED,
             "started_at": func.now(),
-            "finished_at": None,
             "retries": attempt.retries,
             "worker": attempt.worker,
             "due_at": func.now() + self.deadlines.lease,
         }
-        waiting = and_(
-            model.state.in_(
-                (TaskState.QUEUED, TaskState.DISPATCHED, TaskState.RETRY, TaskState.LOST)
-            ),
-            model.retries <= attempt.retries,
-        )
-        abandoned = and_(
-            model.state == TaskState.STARTED,
-            or_(
-                model.retries < attempt.retries,
-                and_(model.retries == attempt.retries, model.due_at <= func.now()),
-            ),
-        )
         with self._scope(attempt.tenant) as session:
-            if self._changed(session, attempt, or_(waiting, abandoned), **begun):
+            if session.scalar(self._statements.start, parameters) is not None:
                 return Admission(entry=Entry.GRANTED)
             added = session.scalar(
                 insert(model)
@@ -286,18 +271,7 @@ class Ledger:
         return Admission(entry=Entry.SUPERSEDED, state=state)
 
     def _take(self, session: Session, task_id: uuid.UUID) -> Publication | None:
-        model = self.model
-        row = session.execute(
-            update(model)
-            .where(model.id == task_id, model.state == TaskState.QUEUED)
-            .values(
-                state=TaskState.DISPATCHED,
-                dispatched_at=func.now(),
-                due_at=_later(model.eta) + self.deadlines.delivered,
-            )
-            .returning(model.name, model.payload, model.retries, model.eta)
-            .execution_options(**_WITHOUT_SYNC)
-        ).one_or_none()
+        row = session.execute(self._statements.take, {"record": task_id}).one_or_none()
         if row is None:
             return None
         options = dict(row.payload["options"])
@@ -370,10 +344,6 @@ class Ledger:
                 logger.info("a task record could not be written, trying again: %s", error)
             time.sleep(pause)
         return write()
-
-
-def _later(moment: object) -> ColumnElement[datetime]:
-    return func.greatest(func.now(), moment, type_=DateTime(timezone=True))
 
 
 def is_transient(error: BaseException) -> bool:

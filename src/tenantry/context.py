@@ -74,9 +74,10 @@ def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
         config: names the two settings.
         local: end the setting with the transaction, as SET LOCAL does.
     """
+    ends = "true" if local else "false"
     template = (
-        f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {local}), "
-        f"pg_catalog.set_config('{config.user_setting}', '{{}}', {local})"
+        f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {ends}), "
+        f"pg_catalog.set_config('{config.user_setting}', '{{}}', {ends})"
     )
 
     def render(tenant: Tenant | None) -> str:

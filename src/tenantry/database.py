@@ -9,9 +9,9 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.pool.base import ResetStyle
 
 from tenantry.config import DEFAULT_CONFIG, ContextWay, Mode, Scope, TenancyConfig, parse_url
-from tenantry.connections import ConnectionState
 from tenantry.exceptions import ConfigurationError
 from tenantry.filters import FilteringCompiler
+from tenantry.states import ConnectionState
 from tenantry.tenancy import (
     SESSION_OPTION,
     TENANCY_OPTION,

@@ -19,7 +19,7 @@ from sqlalchemy.sql.expression import (
 
 from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
-from tenantry.connections import UNKNOWN, ConnectionState, TenantConnection, Way
+from tenantry.connections import TenantConnection
 from tenantry.context import Tenant, command_writer, function_query, function_writer
 from tenantry.diagnosis import diagnose
 from tenantry.exceptions import (
@@ -30,6 +30,7 @@ from tenantry.exceptions import (
 from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
 from tenantry.gate import check_seen, check_statement
 from tenantry.probe import Isolation, probe
+from tenantry.states import UNKNOWN, ConnectionState, Way
 from tenantry.ways import Folded, Prefixed, Separate, outside_transaction, replace_session_tenant
 
 logger = logging.getLogger("tenantry")

@@ -24,8 +24,8 @@ _CALLED: Final = re.compile(r'((?:\.\s*)?[\w$".]+)\s*\(')
 # What stands before a parenthesis: keywords, types, and functions that look at their arguments.
 _KNOWN: Final = re.compile(
     r"all|and|any|array|as|between|by|case|conflict|distinct|else|except|exists|filter|from|ilike"
-    r"|in|intersect|is|join|lateral|like|not|on|or|over|returning|select|set|then|union|using"
-    r"|values|when|where|with"
+    r"|in|intersect|into|is|join|lateral|like|not|on|or|over|returning|select|set|then|union|using"
+    r"|values|when|where|with|imp_sen"
     r"|char|character|decimal|float|interval|numeric|time|timestamp|varchar"
     r"|abs|array_agg|avg|bool_and|bool_or|cast|coalesce|concat|count|date_trunc|dense_rank|extract"
     r"|greatest|json_agg|jsonb_agg|least|length|lower|max|min|now|nullif|rank|round|row_number"

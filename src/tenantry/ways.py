@@ -11,8 +11,9 @@ from typing import Any
 
 from psycopg2 import extensions
 
-from tenantry.connections import UNKNOWN, ConnectionState, TenantConnection
+from tenantry.connections import TenantConnection
 from tenantry.context import ContextQuery, Tenant
+from tenantry.states import UNKNOWN, ConnectionState
 
 
 class Separate:

@@ -1,0 +1,72 @@
+"""What the layer knows of a physical connection, and the interface of the ways to its server."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from tenantry.binding import Binding
+from tenantry.context import ContextWriter, Tenant
+from tenantry.probe import Isolation
+
+
+class Unknown:
+    """Stands, where a tenant or None would be, for one that is not known."""
+
+
+UNKNOWN: Final = Unknown()
+
+
+class Way(Protocol):
+    """How a transaction's context reaches the server.
+
+    Attributes:
+        waits: a context may wait for the first message of its transaction.
+    """
+
+    waits: bool
+
+    def announce(self, connection: Any, state: "ConnectionState", tenant: Tenant | None) -> None:
+        """See to it that no later message of this transaction finds another tenant in place."""
+
+    def carry(self, connection: Any, send: Callable[[str], None]) -> None:
+        """Have the first message sent, given what this way puts in front of the context."""
+
+
+@dataclass(slots=True)
+class ConnectionState:
+    """What the layer knows of one physical connection; lives in `Connection.info`.
+
+    Attributes:
+        isolation: what the probe found.
+        write: tells the server who the tenant is, in a message of its own.
+        way: how a transaction's context reaches the server.
+        local: the setting ends with the transaction.
+        guarded: explicit filters are the only wall.
+        written: what the server was told last, or will be by its next message, and still holds.
+        written_at_begin: what it goes back to with ROLLBACK TO a savepoint.
+        pending: the query that tells it, to go in front of the next message.
+        holds: the tenant that the session may have, whatever is committed or rolled back.
+        traces: something may be left in the session for its next user.
+        users: the Sessions that have used the connection.
+        outer_tenant: that of the statement in whose midst this one is executed.
+    """
+
+    isolation: Isolation
+    write: ContextWriter
+    way: Way
+    local: bool
+    guarded: bool
+    written: Tenant | Unknown | None = UNKNOWN
+    written_at_begin: Tenant | Unknown | None = UNKNOWN
+    pending: str | None = None
+    holds: Tenant | Unknown | None = None
+    traces: bool = True
+    users: weakref.WeakSet[Binding] = field(default_factory=weakref.WeakSet)
+    outer_tenant: Tenant | None = None
+
+    def end_transaction(self) -> None:
+        """Forget what the transaction was told; the next one is told anew."""
+        self.written, self.pending = UNKNOWN, None
+        if self.local:
+            self.holds = None

@@ -62,12 +62,14 @@ class BrokenRowError(AssayError):
 
     Attributes:
         line: the physical line of the file on which the row begins, from 1.
+        fault: what is wrong with it.
     """
 
     def __init__(self, line: int, fault: str) -> None:
         """Name the line in the message."""
         super().__init__(f"line {line}: {fault}")
         self.line = line
+        self.fault = fault
 
 
 class ConnectionLostError(AssayError):

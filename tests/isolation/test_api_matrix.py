@@ -4,7 +4,7 @@ The routes are those of the application's own table: one without an entry here f
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,8 @@ class Entry:
     Attributes:
         status: of the answer to a member.
         ids: names of path parameters, which are names in `Member.ids` too.
-        options: for httpx; `{new}` in a text is a value that was never used.
+        options: for httpx; `{new}` in a text is a value that was never used, `{set_id}` and its
+            like are the ids of rows.
     """
 
     status: int = 200
@@ -68,11 +69,41 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("PATCH", "/endpoints/{endpoint_id}"): Entry(
         ids=("endpoint_id",), options={"json": {"name": "{new}"}}
     ),
+    ("GET", "/users"): Entry(),
+    ("POST", "/users"): Entry(201, options={"json": {"email": "{new}@example.org"}}),
+    ("GET", "/users/me"): Entry(),
+    ("GET", "/users/{user_id}"): Entry(ids=("user_id",)),
+    ("GET", "/test_sets/{set_id}/tests"): Entry(ids=("set_id",)),
+    ("POST", "/test_sets/{set_id}/tests"): Entry(
+        201, ids=("set_id",), options={"json": {"prompt": "{new}", "expected": ["yes"]}}
+    ),
+    ("GET", "/test_sets/{set_id}/tests/{test_id}"): Entry(ids=("set_id", "test_id")),
+    ("PATCH", "/test_sets/{set_id}/tests/{test_id}"): Entry(
+        ids=("set_id", "test_id"), options={"json": {"prompt": "{new}"}}
+    ),
+    ("GET", "/test_configurations"): Entry(),
+    ("POST", "/test_configurations"): Entry(
+        201,
+        options={
+            "json": {
+                "name": "{new}",
+                "test_set_id": "{used_set_id}",
+                "endpoint_id": "{used_endpoint_id}",
+            }
+        },
+    ),
+    ("GET", "/test_configurations/{configuration_id}"): Entry(ids=("configuration_id",)),
+    ("PATCH", "/test_configurations/{configuration_id}"): Entry(
+        ids=("configuration_id",), options={"json": {"name": "{new}"}}
+    ),
+    ("DELETE", "/test_sets/{set_id}/tests/{test_id}"): Entry(204, ids=("set_id", "test_id")),
+    ("DELETE", "/test_configurations/{configuration_id}"): Entry(204, ids=("configuration_id",)),
     ("DELETE", "/test_sets/{set_id}"): Entry(204, ids=("set_id",)),
     ("DELETE", "/endpoints/{endpoint_id}"): Entry(204, ids=("endpoint_id",)),
 }
 
 NAMED = sorted(key for key, entry in MATRIX.items() if entry.ids)
+REFERRING = sorted(key for key, entry in MATRIX.items() if "_id}" in str(entry.options))
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +131,16 @@ def ask(
 ) -> httpx2.Response:
     """Ask a route for these rows, as the caller or as nobody."""
     method, template = key
-    options = filled(MATRIX[key].options, uuid.uuid4().hex)
+    options = filled(MATRIX[key].options, {"new": uuid.uuid4().hex, **ids})
     headers = options.pop("headers", {}) | (caller.headers if caller else {})
     return site.http.request(method, template.format_map(ids), headers=headers, **options)
 
 
-def filled(value: Any, new: str) -> Any:
-    """Return the options with a text of this request's own in the place of `{new}`."""
+def filled(value: Any, texts: Mapping[str, object]) -> Any:
+    """Return the options with these texts in the places of their names in braces."""
     if isinstance(value, dict):
-        return {name: filled(each, new) for name, each in value.items()}
-    return value.replace("{new}", new) if isinstance(value, str) else value
+        return {name: filled(each, texts) for name, each in value.items()}
+    return value.format_map(texts) if isinstance(value, str) else value
 
 
 def shown(response: httpx2.Response) -> tuple[int, bytes, dict[str, str]]:
@@ -149,6 +180,21 @@ def test_other_organizations_row_does_not_exist(site: Site, key: tuple[str, str]
     unknown = ask(site, key, caller=site.second, ids=dict.fromkeys(site.first.ids, uuid.uuid4()))
     assert foreign.status_code == 404
     assert shown(foreign) == shown(unknown)
+
+
+@pytest.mark.parametrize("key", REFERRING, ids=" ".join)
+def test_body_cannot_name_another_organizations_row(site: Site, key: tuple[str, str]) -> None:
+    """Another organization's id in a body gives the bytes that an id gives which nobody has."""
+    unknown = dict.fromkeys(site.first.ids, uuid.uuid4())
+    for name in site.first.ids:
+        if f"{{{name}}}" not in str(MATRIX[key].options):
+            continue
+        answers = [
+            ask(site, key, caller=site.second, ids=site.second.ids | {name: ids[name]})
+            for ids in (site.first.ids, unknown)
+        ]
+        assert answers[0].status_code == 422
+        assert shown(answers[0]) == shown(answers[1])
 
 
 # Last of all a DELETE: it takes the row that the others name. In the matrix they stand in such an

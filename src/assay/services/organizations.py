@@ -56,7 +56,7 @@ def create_organization(
         DuplicateUserError: an email address is named twice.
     """
     name = checked_name(name, what="the organization's name")
-    emails = [_checked_email(email) for email in users]
+    emails = [checked_email(email) for email in users]
     organization_id = uuid.uuid4()
     with tenant_scope(organization_id, sessions=sessions) as session:
         session.add(Organization(id=organization_id, name=name))
@@ -75,7 +75,7 @@ def add_users(
         DuplicateUserError: a user with this address exists, or it is named twice.
         UnknownTenantError: the organization does not exist.
     """
-    checked = [_checked_email(email) for email in emails]
+    checked = [checked_email(email) for email in emails]
     with tenant_scope(organization_id, sessions=sessions) as session:
         return _insert_users(session, checked)
 
@@ -201,7 +201,7 @@ def _insert_users(session: Session, emails: list[str]) -> list[uuid.UUID]:
     return ids
 
 
-def _checked_email(text: str) -> str:
+def checked_email(text: str) -> str:
     email = checked_name(text, what="the email address")
     if not _EMAIL.fullmatch(email):
         raise InvalidValueError(f"{email!r} is no email address: write name@example.org")

@@ -7,7 +7,8 @@
 --   psql -X -q -v ON_ERROR_STOP=1 -f sql/audit.sql "$URL" [-v tenant_column=NAME …] [-v check=ID]
 --
 -- With ON_ERROR_STOP psql exits with status 3 when there is a finding of severity error, when there
--- is no tenant table to look at, or when a check could not look. Variables: sql/README.md.
+-- is no tenant table to look at, or when a check could not look. Variables: sql/README.md;
+-- -v list=on lists the tables with what protects each command, and the application's roles.
 
 \set tenantry_quiet :QUIET
 \set QUIET on
@@ -60,6 +61,10 @@
 \if :{?check}
 \else
   \set check ''
+\endif
+\if :{?list}
+\else
+  \set list off
 \endif
 \if :{?ON_ERROR_STOP}
   \set tenantry_stop :ON_ERROR_STOP
@@ -128,6 +133,10 @@ select
 \set tenantry_findings 0
 \set tenantry_unseen 0
 \set tenantry_checks 0
+
+\if :list
+  \ir audit/list.sql
+\endif
 
 -- Severity: error.
 \set check_id nothing_audited

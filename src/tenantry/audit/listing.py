@@ -39,7 +39,7 @@ class ListedTable:
     Attributes:
         table: its name, qualified and quoted.
         cells: one for each of `COMMANDS`, in that order.
-        row_security: `forced`, `on` (the owner is exempt) or `off`.
+        row_security: `forced`, `not forced` (the owner is exempt) or `off`.
         walls: its restrictive policies.
         policies: its permissive policies.
         granted_to: the roles of the application that hold a privilege on it.

@@ -1,6 +1,6 @@
 -- Purpose: lists the tenant tables: for each command whether the application may give it, and what
---          then keeps it inside its tenant. A cell begins with one word: `closed` (it may not, or no
---          row is let through), `walled` (the wall holds it), `thin` (a policy that is right, or a
+--          then keeps it inside its tenant. A cell begins with one word: `closed` (it may not; or
+--          no row is let through), `walled` (the wall holds it), `thin` (a policy that is right, or a
 --          key that lets nothing be read, and no wall) or `open` (nothing). A listing, no check.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
@@ -69,13 +69,13 @@ with
   cell as materialized (
     select t.oid, command.position,
            case
-             when h.roles is null then 'closed: not granted'
+             when h.roles is null then 'closed'
              when not command.row_security then 'open: row security does not cover it'
              when not t.relrowsecurity then 'open: row security is off'
              when h.above is not null then 'open: row security does not hold ' || h.above
              when b.let_through is not true then 'closed: no policy lets a row through'
              when b.walled then 'walled'
-             when b.differing is not null then 'open: ' || b.differing
+             when b.differing is not null then 'open: it is otherwise in ' || b.differing
              else 'thin: no wall'
            end as says
     from tenant_table as t
@@ -128,7 +128,8 @@ select
   row_of.cells[4] as delete, row_of.cells[5] as truncate, row_of.cells[6] as references,
   case when loose.names is null then 'walled' else 'thin: without the tenant: ' || loose.names end
     as keys,
-  case when not t.relrowsecurity then 'off' when t.relforcerowsecurity then 'forced' else 'on' end
+  case when not t.relrowsecurity then 'off' when t.relforcerowsecurity then 'forced'
+    else 'not forced' end
     as row_security,
   coalesce(listed.restrictive, '') as walls,
   coalesce(listed.permissive, '') as policies,

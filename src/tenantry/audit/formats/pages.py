@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tenantry.audit.catalogue import summary
 from tenantry.audit.formats.escapes import visible
-from tenantry.audit.listing import COMMANDS, ListedTable, Protection
+from tenantry.audit.listing import COMMANDS, Protection
 from tenantry.audit.report import Finding, Report, Severity
 
 # Beside the word a sign, so that nobody has to tell colours apart.
@@ -21,7 +21,7 @@ _SIGNS: Final = {
 }
 _LEGEND: Final = {
     Protection.WALLED: "granted, and the restrictive policy holds it inside the tenant",
-    Protection.CLOSED: "not granted to the application, or no row is let through",
+    Protection.CLOSED: "not granted to the application; or, as it then says, no row is let through",
     Protection.THIN: "right as it is, but nothing is behind it; or a key that tells of other "
     "tenants' values",
     Protection.OPEN: "nothing keeps it inside the tenant",
@@ -51,7 +51,6 @@ def render_html(report: Report) -> str:
         columns=COMMANDS,
         signs=_SIGNS,
         legend=_LEGEND,
-        worst=_worst,
         summaries={check: summary(check) for check in report.checks},
         found=Counter(finding.check for finding in report.findings),
         unseen={unseen.check for unseen in report.unseen if unseen.blind},
@@ -78,9 +77,3 @@ def _tally(report: Report) -> list[tuple[str, int, str]]:
         ("tables", report.tables, "plain"),
         ("checks", len(report.checks), "plain"),
     ]
-
-
-def _worst(table: ListedTable) -> Protection:
-    """Return what the table's weakest cell is."""
-    order = list(_SIGNS)
-    return max((cell.protection for cell in table.cells), key=order.index)

@@ -143,6 +143,10 @@ select
 \ir audit/check.sql
 \set check_id authenticator_unconfined
 \ir audit/check.sql
+\set check_id foreign_key_cascades
+\ir audit/check.sql
+\set check_id foreign_key_clears_tenant
+\ir audit/check.sql
 \set check_id policy_expression
 \ir audit/check.sql
 \set check_id privilege_unguarded
@@ -166,6 +170,14 @@ select
 
 -- Severity: warning.
 \set check_id audit_limited
+\ir audit/check.sql
+\set check_id constraint_unenforced
+\ir audit/check.sql
+\set check_id foreign_key_without_tenant
+\ir audit/check.sql
+\set check_id tenant_column_default
+\ir audit/check.sql
+\set check_id tenant_column_nullable
 \ir audit/check.sql
 \set check_id unique_without_tenant
 \ir audit/check.sql

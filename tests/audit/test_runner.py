@@ -175,7 +175,7 @@ def test_another_projects_names_are_audited(empty_database: Database, id_type: s
         with connection, connection.cursor() as cursor:
             cursor.execute('create schema one; create schema "Two, \'\n"; create schema three')
             for table in ("one.select", '"Two, \'\n"."A ""b"', "three.a"):
-                cursor.execute(f'create table {table} ("Tenant\'s ""Id" {id_type})')
+                cursor.execute(f'create table {table} ("Tenant\'s ""Id" {id_type} not null)')
                 cursor.execute(f"grant select, insert on {table} to tenantry_login")
             for table in ("one.select", '"Two, \'\n"."A ""b"'):
                 cursor.execute(f"alter table {table} enable row level security")

@@ -49,6 +49,10 @@ class ReusedKeyError(AssayError):
     """An idempotency key was used before, for another request."""
 
 
+class ResultUnreachableError(AssayError):
+    """The store of the tasks' results does not answer."""
+
+
 class UnreadableFileError(AssayError):
     """A file to import is missing, empty, not a file, not of a known format, or may not be read."""
 

@@ -96,6 +96,15 @@ MATRIX: dict[tuple[str, str], Entry] = {
     ("PATCH", "/test_configurations/{configuration_id}"): Entry(
         ids=("configuration_id",), options={"json": {"name": "{new}"}}
     ),
+    ("POST", "/test_configurations/{configuration_id}/execute"): Entry(
+        202, ids=("configuration_id",), options={"headers": {"Idempotency-Key": "the-same"}}
+    ),
+    ("GET", "/tasks/{task_id}"): Entry(ids=("task_id",)),
+    ("POST", "/tasks/{task_id}/cancel"): Entry(ids=("task_id",)),
+    ("GET", "/test_runs"): Entry(),
+    ("GET", "/test_runs/{run_id}"): Entry(ids=("run_id",)),
+    ("GET", "/test_runs/{run_id}/results"): Entry(ids=("run_id",)),
+    ("POST", "/test_runs/{run_id}/cancel"): Entry(ids=("run_id",)),
     ("DELETE", "/test_sets/{set_id}/tests/{test_id}"): Entry(204, ids=("set_id", "test_id")),
     ("DELETE", "/test_configurations/{configuration_id}"): Entry(204, ids=("configuration_id",)),
     ("DELETE", "/test_sets/{set_id}"): Entry(204, ids=("set_id",)),

@@ -4,7 +4,9 @@ from assay.routes import (
     endpoints,
     health,
     organizations,
+    tasks,
     test_configurations,
+    test_runs,
     test_sets,
     tests,
     users,
@@ -18,6 +20,8 @@ ROUTERS = (
     tests.router,
     endpoints.router,
     test_configurations.router,
+    tasks.router,
+    test_runs.router,
 )
 
 __all__ = ["ROUTERS"]

@@ -1,5 +1,6 @@
 """Assay's errors as problem details, and how the OpenAPI document tells of them."""
 
+import logging
 from http.client import responses
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from assay.exceptions import (
     MissingColumnError,
     RateLimitedError,
     RefusedEndpointError,
+    ResultUnreachableError,
     ReusedKeyError,
     TooManyTestsError,
     UnknownReferenceError,
     UnreadableFileError,
 )
 from tenantry.fastapi import PROBLEM_MEDIA_TYPE, PROBLEM_SCHEMA, ProblemResponse, add_problem
+
+logger = logging.getLogger("assay.api")
 
 _CONFLICTS: Final = (
     DuplicateConfigurationError,
@@ -64,7 +68,8 @@ def add_assay_problems(app: FastAPI) -> None:
     add_problem(app, AssayError, _respond)
     add_problem(app, AuthenticationError, _refuse)
     add_problem(app, RateLimitedError, _delay)
-    add_problem(app, StorageError, lambda _: ProblemResponse(503, headers={"Retry-After": "1"}))
+    add_problem(app, StorageError, _postpone)
+    add_problem(app, ResultUnreachableError, _postpone)
 
 
 def _respond(error: AssayError) -> ProblemResponse:
@@ -81,6 +86,13 @@ def _respond(error: AssayError) -> ProblemResponse:
 
 def _refuse(_error: AuthenticationError) -> ProblemResponse:
     return ProblemResponse(401, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _postpone(error: Exception) -> ProblemResponse:
+    logger.error("%s: %s", type(error).__name__, error)
+    return ProblemResponse(
+        503, "A part of the service does not answer; try again.", headers={"Retry-After": "1"}
+    )
 
 
 def _delay(error: RateLimitedError) -> ProblemResponse:

@@ -3,9 +3,9 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Header, Query, status
 
-from assay.authentication import TenantSession
+from assay.authentication import CurrentUser, TenantSession
 from assay.models import TestConfiguration
 from assay.routes.problems import problems
 from assay.schemas.base import PageQuery
@@ -14,9 +14,22 @@ from assay.schemas.test_configurations import (
     ConfigurationCreate,
     ConfigurationOut,
     ConfigurationPage,
+    LaunchedOut,
 )
 from assay.services import configurations
 from assay.services.pages import Page
+from assay.tasks.launches import launch_run
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="Of the client's own making, such as a UUID: however often a request with it "
+        "is sent, one run is launched, and every answer names its task.",
+    ),
+]
 
 router = APIRouter(prefix="/test_configurations", tags=["test configurations"])
 
@@ -70,3 +83,19 @@ def change_configuration(
 def delete_configuration(db: TenantSession, configuration_id: uuid.UUID) -> None:
     """Delete a configuration that is not being run; its runs and their results stay."""
     configurations.delete_configuration(db, configuration_id)
+
+
+@router.post(
+    "/{configuration_id}/execute",
+    response_model=LaunchedOut,
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=problems(404),
+)
+def execute_configuration(
+    db: TenantSession,
+    user: CurrentUser,
+    configuration_id: uuid.UUID,
+    idempotency_key: IdempotencyKey = None,
+) -> LaunchedOut:
+    """Launch a run of a configuration; it is on its way when this has been answered."""
+    return LaunchedOut(task_id=launch_run(db, user, configuration_id, idempotency_key))

@@ -2,12 +2,13 @@
 
 import tempfile
 import uuid
-from typing import Annotated, Final
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, BinaryIO, Final
 
-from fastapi import APIRouter, HTTPException, Query, Request, status
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, status
 
-from assay.authentication import TenantSession
+from assay.authentication import CurrentUser, TenantSession
 from assay.config import ApiPolicy
 from assay.models import TestSet
 from assay.routes.problems import problems
@@ -30,6 +31,34 @@ _FORMATS: Final = {
     "application/x-ndjson": imports.Format.JSONL,
     "application/jsonl": imports.Format.JSONL,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """The body of an import, all of it."""
+
+    content: BinaryIO
+    format: imports.Format
+    options: ImportQuery
+
+
+async def receive_file(
+    request: Request, _user: CurrentUser, options: Annotated[ImportQuery, Query()]
+) -> AsyncIterator[ReceivedFile]:
+    """Receive a file before its request has a turn at the database: a slow client holds up nobody.
+
+    Raises:
+        HTTPException: its format is unknown.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    file_format = _FORMATS.get(media_type)
+    if file_format is None:
+        raise HTTPException(415, f"send one of {', '.join(_FORMATS)}")
+    with tempfile.TemporaryFile() as content:
+        async for chunk in request.stream():
+            content.write(chunk)
+        content.seek(0)
+        yield ReceivedFile(content, file_format, options)
 
 
 @router.get("", response_model=SetPage, responses=problems())
@@ -79,30 +108,22 @@ def delete_set(db: TenantSession, set_id: uuid.UUID) -> None:
         }
     },
 )
-async def import_set(
-    request: Request, db: TenantSession, options: Annotated[ImportQuery, Query()]
+def import_set(
+    request: Request,
+    file: Annotated[ReceivedFile, Depends(receive_file, scope="function")],
+    db: TenantSession,
 ) -> imports.ImportedSet:
     """Import a CSV or JSONL file as a new set: all of it, or nothing.
 
     The body is the file itself. The published files of TruthfulQA (CSV) and GSM8K (JSONL) need no
     options for columns.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    file_format = _FORMATS.get(media_type)
-    if file_format is None:
-        raise HTTPException(415, f"send one of {', '.join(_FORMATS)}")
     policy: ApiPolicy = request.app.state.policy
-    # Received as a whole before a connection is taken: a slow client holds up nobody.
-    with tempfile.TemporaryFile() as file:
-        async for chunk in request.stream():
-            file.write(chunk)
-        file.seek(0)
-        return await run_in_threadpool(
-            imports.import_stream,
-            db,
-            file,
-            options.name,
-            file_format=file_format,
-            columns=imports.Columns(**options.model_dump(exclude={"name"})),
-            most=policy.most_tests,
-        )
+    return imports.import_stream(
+        db,
+        file.content,
+        file.options.name,
+        file_format=file.format,
+        columns=imports.Columns(**file.options.model_dump(exclude={"name"})),
+        most=policy.most_tests,
+    )

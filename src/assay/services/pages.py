@@ -28,7 +28,7 @@ class Page(Generic[Row]):
 
 
 def read_page(
-    session: Session, query: Select[tuple[Row]], model: type[Row], *, size: int, after: str | None
+    session: Session, query: Select[Any], model: type[Row], *, size: int, after: str | None
 ) -> Page[Row]:
     """Return so many rows of a query on a model with `created_at` and `id`, oldest first.
 

@@ -55,13 +55,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """Where a run stands."""
+    """Where a run stands.
+
+    Attributes:
+        missing: tests that a run under way has no result of.
+    """
 
     id: uuid.UUID
     status: RunStatus
     passed: int
     failed: int
     errors: int
+    missing: int
     error: str | None
 
 
@@ -218,6 +223,51 @@ def cancel_run(
     return True
 
 
+def cancel_run_of(
+    session: Session,
+    *,
+    organization_id: uuid.UUID,
+    task_id: uuid.UUID,
+    configuration_id: uuid.UUID,
+    reason: str,
+    prevent: bool,
+) -> bool:
+    """End the task's run as it is, and return whether there was one to end.
+
+    Args:
+        session: of the organization.
+        organization_id: whose run.
+        task_id: of the run.
+        configuration_id: that it runs.
+        reason: why, for the run's error.
+        prevent: make the run, as cancelled, if the task has not begun it, so that it finds it so.
+    """
+    if prevent:
+        configuration = session.get(TestConfiguration, (organization_id, configuration_id))
+        created = session.scalar(
+            insert(TestRun)
+            .values(
+                id=uuid.uuid4(),
+                organization_id=organization_id,
+                task_id=task_id,
+                test_configuration_id=None if configuration is None else configuration_id,
+                status=RunStatus.CANCELLED,
+                error=reason,
+                finished_at=func.clock_timestamp(),
+            )
+            .on_conflict_do_nothing(index_elements=["organization_id", "task_id"])
+            .returning(TestRun.id)
+        )
+        if created is not None:
+            return True
+    run_id = session.scalar(
+        select(TestRun.id).where(
+            TestRun.organization_id == organization_id, TestRun.task_id == task_id
+        )
+    )
+    return run_id is not None and cancel_run(session, organization_id, run_id, reason=reason)
+
+
 def summarize_run(session: Session, organization_id: uuid.UUID, run_id: uuid.UUID) -> RunSummary:
     """Return where a run stands.
 
@@ -225,7 +275,10 @@ def summarize_run(session: Session, organization_id: uuid.UUID, run_id: uuid.UUI
         UnknownRunError: the organization has none of this id.
     """
     run = _run(session, organization_id, run_id)
-    return RunSummary(run.id, run.status, *_counts(session, run), run.error)
+    missing = 0
+    if run.status in _ACTIVE:
+        missing = session.scalar(select(func.count()).select_from(_missing(run).subquery())) or 0
+    return RunSummary(run.id, run.status, *_counts(session, run), missing, run.error)
 
 
 def insert_results(

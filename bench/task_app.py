@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import celery
+from billiard.process import current_process
 from celery import Celery
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
@@ -76,17 +77,27 @@ def _add_tasks(app: Celery, variant: Variant) -> None:
 
     @app.task(name="gate", **options)
     @tenant_free
-    def gate(path: str) -> float:
+    def gate(path: str) -> tuple[float, float]:
         """Hold the worker until the file exists, and return when it went on."""
         while not Path(path).exists():
             time.sleep(0.005)
-        return time.monotonic()
+        return time.monotonic(), _cpu_seconds()
 
     @app.task(name="finish", **options)
     @tenant_free
-    def finish() -> float:
+    def finish() -> tuple[float, float]:
         """Return when everything before it was done."""
-        return time.monotonic()
+        return time.monotonic(), _cpu_seconds()
+
+
+def _cpu_seconds() -> float:
+    """Return what this worker has used of a processor, its main process included where one is."""
+    parent = Path(f"/proc/{os.getppid()}/stat")
+    own = time.process_time()
+    if current_process().name == "MainProcess" or not parent.exists():
+        return own
+    user, system = parent.read_text().rpartition(")")[2].split()[11:13]
+    return own + (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _nothing(number: int, text: str) -> None:

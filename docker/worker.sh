@@ -20,12 +20,6 @@ set -eu
 : "${FLOWER_ADDRESS:=127.0.0.1}"
 : "${FLOWER_PORT:=5555}"
 
-if [ -n "${CELERY_WORKER_METRICS_PORT:-}" ] && [ -z "${PROMETHEUS_MULTIPROC_DIR:-}" ]; then
-    # Where the processes of the pool leave their numbers, for this worker alone.
-    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)
-    export PROMETHEUS_MULTIPROC_DIR
-fi
-
 if [ "$ENABLE_FLOWER" = yes ]; then
     worker=$$
     (
@@ -35,6 +29,12 @@ if [ "$ENABLE_FLOWER" = yes ]; then
         while kill -0 "$worker" 2>/dev/null && kill -0 "$flower" 2>/dev/null; do sleep 1; done
         kill "$flower" 2>/dev/null || :
     ) &
+fi
+
+if [ -n "${CELERY_WORKER_METRICS_PORT:-}" ] && [ -z "${PROMETHEUS_MULTIPROC_DIR:-}" ]; then
+    # Where the processes of the pool leave their numbers, for this worker alone.
+    PROMETHEUS_MULTIPROC_DIR=$(mktemp -d)
+    export PROMETHEUS_MULTIPROC_DIR
 fi
 
 # shellcheck disable=SC2086 # the options are several words

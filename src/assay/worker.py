@@ -19,6 +19,7 @@ from assay.watchdog import watch_pool
 from tenantry.celery import (
     Deadlines,
     add_sweeper,
+    bound_chords,
     broker_url,
     install_tenancy,
     result_backend_url,
@@ -35,7 +36,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": _transport_options(broker, settings),
         "result_backend": result_backend_url(_databases),
-        "result_expires": 24 * 60 * 60,
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
@@ -91,6 +91,7 @@ install_tenancy(
     records=TaskRecord,
     deadlines=Deadlines(delivered=timedelta(seconds=settings.task_delivered_within)),
 )
+bound_chords(app)
 observe(app)
 add_sweeper(app, every=settings.runs.swept_every)
 watch_pool(settings.pool_patience)

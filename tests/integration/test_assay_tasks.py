@@ -40,6 +40,7 @@ class Bench:
     results: Database
     log: Path
     metrics: str
+    flower: str
 
     def result(self, task: uuid.UUID) -> tuple[str, object]:
         """Return a task's state and result, once it has ended."""
@@ -64,6 +65,12 @@ class Bench:
         return state, json.loads(result)
 
 
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def bench(
     tenantry_server: Server, tenantry_template: str, tmp_path_factory: pytest.TempPathFactory
@@ -71,18 +78,26 @@ def bench(
     """Return a running worker for two organizations that have one set of tests each."""
     folder = tmp_path_factory.mktemp("tasks")
     database = tenantry_server.create_database(template=tenantry_template)
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
+    port, flower = free_port(), free_port()
     environ = environment(
         lambda login: tenantry_server.url(login, database.name),
         CELERY_WORKER_LOG_FORMAT="json",
         CELERY_WORKER_METRICS_PORT=str(port),
+        ENABLE_FLOWER="yes",
+        FLOWER_PORT=str(flower),
     )
     engine = create_tenant_engine(database.app_url, mode="database", metadata=Base.metadata)
     with serving(Application(slowness=0)) as url, working(environ, folder) as worker:
         first = create_party(engine, environ, url, some_questions(3), folder, name="first")
         second = create_party(engine, environ, url, some_questions(2), folder, name="second")
-        yield Bench(first, second, database, worker.log, f"http://127.0.0.1:{port}/metrics")
+        yield Bench(
+            first,
+            second,
+            database,
+            worker.log,
+            f"http://127.0.0.1:{port}/metrics",
+            f"http://127.0.0.1:{flower}/",
+        )
     engine.dispose()
     database.drop()
 
@@ -174,6 +189,20 @@ def test_worker_answers_prometheus(bench: Bench) -> None:
     bench.result(bench.second.launch("assay.tasks.test_set.count_test_sets"))
     wait_for(lambda: executed() == before + 1, seconds=20)
     assert str(bench.second.organization) not in scrape()
+
+
+def test_flower_runs_beside_the_worker(bench: Bench) -> None:
+    """ENABLE_FLOWER=yes: its pages are served while the worker works."""
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(bench.flower, timeout=5) as answer:  # noqa: S310 - our own
+                return "Flower" in answer.read().decode()
+        except OSError:
+            return False
+
+    wait_for(answers, seconds=40)
+    assert bench.result(bench.first.launch("assay.tasks.diagnostics.echo", "hello"))
 
 
 @pytest.mark.parametrize(

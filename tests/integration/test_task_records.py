@@ -69,6 +69,14 @@ def test_failure_is_recorded_with_the_first_line_of_its_error(site: Site) -> Non
     assert record.finished_at is not None
 
 
+def test_task_may_commit_in_steps(site: Site) -> None:
+    """What was committed stays, what came after is rolled back, and both were in the tenant."""
+    label = new_label()
+    site.wait(site.launch("step", label), TaskState.FAILURE)
+    assert (site.count(f"{label} first"), site.count(f"{label} second")) == (1, 0)
+    assert site.count(label, B) == 0
+
+
 def test_task_that_took_too_long_is_not_tried_again(site: Site) -> None:
     """Its soft time limit ends a task for good: another attempt would take as long."""
     label = new_label()

@@ -84,7 +84,8 @@ class BaseTask(GuardedTask):
             return super().__call__(*args, **kwargs)
         execution.entered = True
         # Once more, for a subclass whose before_start() does not call this one's.
-        self.refuse_forged()
+        if execution.refusal is not None:
+            self.refuse_forged()
         self._check(execution.tenant is not None)
         if execution.attempt is None:
             return self.run(*args, **kwargs)

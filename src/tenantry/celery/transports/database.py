@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
 
@@ -67,6 +68,14 @@ class Channel(sqlalchemy.Channel):
     def _connect(self) -> Connection:
         engine, _ = self._open()
         return engine.connect()
+
+    def _new_queue(self, queue: str, **_: Any) -> None:
+        queues = self.queue_cls.__table__
+        with self._connect() as connection:
+            if connection.scalar(select(queues.c.id).where(queues.c.name == queue)) is None:
+                # Unless another process makes it at this moment.
+                with suppress(IntegrityError):
+                    connection.execute(insert(queues).values(name=queue))
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         queues, messages = self.queue_cls.__table__, self.message_cls.__table__

@@ -6,7 +6,7 @@ import typer
 from psycopg2.extensions import set_wait_callback
 from sqlalchemy.exc import DBAPIError
 
-from assay.cli import organizations, sets
+from assay.cli import organizations, sets, tokens
 from assay.cli.imports import import_file
 from assay.cli.waiting import wait
 from assay.exceptions import AssayError
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("import")(import_file)
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(sets.app, name="sets")
+app.add_typer(tokens.app, name="tokens")
 
 
 def main() -> None:

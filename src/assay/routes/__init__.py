@@ -9,6 +9,7 @@ from assay.routes import (
     test_runs,
     test_sets,
     tests,
+    tokens,
     users,
 )
 
@@ -16,6 +17,7 @@ ROUTERS = (
     health.router,
     organizations.router,
     users.router,
+    tokens.router,
     test_sets.router,
     tests.router,
     endpoints.router,

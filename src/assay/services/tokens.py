@@ -11,7 +11,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from assay.exceptions import UnknownTokenError
-from assay.models import ApiToken
+from assay.models import ApiToken, User
+from assay.services.pages import Page, read_page
 from assay.services.values import checked_name
 
 TOKEN_PREFIX: Final = "assay_"  # noqa: S105 - what every token begins with
@@ -62,13 +63,42 @@ def issue_token(
     return IssuedToken(record, text)
 
 
-def revoke_token(session: Session, token_id: uuid.UUID) -> None:
-    """End a token of the Session's organization; from now on it is nobody's.
+def page_of_tokens(
+    session: Session, user_id: uuid.UUID, *, size: int, after: str | None = None
+) -> Page[ApiToken]:
+    """Return a part of the list of a user's tokens, oldest first.
 
     Raises:
-        UnknownTokenError: the organization has no such token.
+        InvalidValueError: `after` is not what a page gave.
     """
-    token = session.scalars(select(ApiToken).where(ApiToken.id == token_id)).one_or_none()
+    query = select(ApiToken).where(ApiToken.user_id == user_id)
+    return read_page(session, query, ApiToken, size=size, after=after)
+
+
+def list_tokens(session: Session) -> list[tuple[ApiToken, str]]:
+    """Return the tokens of the Session's organization with their users' email addresses."""
+    query = select(ApiToken, User.email).join(User, User.id == ApiToken.user_id)
+    rows = session.execute(query.order_by(User.email, ApiToken.created_at, ApiToken.id))
+    return [(row.ApiToken, row.email) for row in rows]
+
+
+def revoke_token(
+    session: Session, token_id: uuid.UUID, *, user_id: uuid.UUID | None = None
+) -> None:
+    """End a token of the Session's organization; from now on it is nobody's.
+
+    Args:
+        session: of the organization.
+        token_id: of the token.
+        user_id: whose it has to be; None for anybody's.
+
+    Raises:
+        UnknownTokenError: the organization, or the user, has no such token.
+    """
+    query = select(ApiToken).where(ApiToken.id == token_id)
+    if user_id is not None:
+        query = query.where(ApiToken.user_id == user_id)
+    token = session.scalars(query).one_or_none()
     if token is None:
         raise UnknownTokenError("there is no such token")
     if token.revoked_at is None:

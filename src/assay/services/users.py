@@ -47,7 +47,10 @@ def find_user(session: Session, reference: str) -> User:
     """
     found = session.scalars(select(User).where(User.email == reference.strip())).one_or_none()
     if found is None:
-        raise UnknownUserError(f"the organization has no user with the email address {reference!r}")
+        raise UnknownUserError(
+            f"the organization has no user with the email address {reference!r}: `assay "
+            "organizations create NAME --user EMAIL` makes the first, `POST /users` others"
+        )
     return found
 
 

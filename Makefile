@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo worker demo-tasks bench-audit bench-tasks test check lock clean
+.PHONY: help setup up demo worker demo-tasks bench-audit bench-context bench-tasks test check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ help: ## list the targets
 	@echo "  make setup PYTHON=/path/to/python3.12"
 
 setup: $(VENV)/.installed ## create .venv with the locked dependencies (the other targets do it too)
+
+up: setup ## run database, API and worker with two organizations, until Ctrl-C; PORT=8000
+	@$(if $(PORT),PORT="$(PORT)" )exec $(BIN)/python -m assay.up
 
 demo: setup ## migrate a database on the embedded server, attack it, audit it
 	@$(BIN)/python -m assay.demo $(ARGS)
@@ -41,6 +44,9 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 bench-audit: setup ## how long the audit takes, on 2,000 tables with 10,000 policies too
 	@$(BIN)/python -m tenantry.testing sh -ec \
 	    '$(BIN)/alembic upgrade head 2>/dev/null; $(BIN)/python -m bench.audit $(ARGS)'
+
+bench-context: setup ## what a tenant costs a unit of work, against a plain Session in the same run; ARGS=--help
+	@$(BIN)/python -m bench.context $(ARGS)
 
 bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help
 	@$(BIN)/python -m bench.tasks $(ARGS)

@@ -3,13 +3,16 @@
 import selectors
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Self
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 _CHUNK: Final = 65536
 
@@ -129,3 +132,34 @@ class _QueryReader:
             if self._started and message[:1] == b"Q":
                 queries.append(message[5:-1].decode())
             self._started = True
+
+
+@contextmanager
+def remote(url: URL, delay: float) -> Iterator[URL]:
+    """Yield the URL through a wire with this delay, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.wire", str(delay)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        given, told = process.stdin, process.stdout
+        if given is None or told is None:
+            raise RuntimeError("the process has no pipes")
+        with given:
+            given.write(url.render_as_string(hide_password=False) + "\n")
+            given.flush()
+            yield make_url(told.readline().strip())
+
+
+def main() -> None:
+    """Carry what comes until the input ends; the URL is read from it, and the new one printed."""
+    with Wire(make_url(sys.stdin.readline().strip()), delay=float(sys.argv[1])) as wire:
+        sys.stdout.write(wire.url.render_as_string(hide_password=False) + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

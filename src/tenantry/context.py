@@ -134,6 +134,8 @@ def _values(tenant: Tenant | None) -> tuple[str, str]:
 
 def _parse_id(value: object, name: str, id_type: IdType) -> TenantId:
     if id_type == "uuid":
+        if type(value) is uuid.UUID:
+            return value
         if isinstance(value, uuid.UUID):
             # A subclass could print anything; a plain UUID prints hexadecimal digits.
             return uuid.UUID(int=value.int)

@@ -3,6 +3,7 @@
 import functools
 import logging
 import re
+import weakref
 from typing import Any, Final, get_args
 
 import psycopg2
@@ -34,6 +35,8 @@ from tenantry.states import UNKNOWN, ConnectionState, Way
 from tenantry.ways import Folded, Prefixed, Separate, outside_transaction, replace_session_tenant
 
 logger = logging.getLogger("tenantry")
+
+_IDLE: Final = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 TENANCY_OPTION: Final = "tenantry"
 TENANT_OPTION: Final = "tenantry_tenant"
@@ -211,7 +214,7 @@ class Tenancy:
         state.end_transaction()
         # The driver keeps what the server told the last user.
         del dbapi_connection.notices[:], dbapi_connection.notifies[:]
-        if dbapi_connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+        if dbapi_connection.get_transaction_status() != _IDLE:
             dbapi_connection.rollback()
         if state.isolation.pooled or not (state.traces or state.holds is not None):
             return
@@ -233,7 +236,7 @@ class Tenancy:
         """Announce the tenant, or its absence, before anything else in every transaction."""
         state = connection_state(connection)
         state.end_transaction()
-        self.write(connection, bound_tenant(connection))
+        self._announce(connection, state, _bound_tenant(connection, state))
         state.written_at_begin = state.written
 
     def on_begin_twophase(self, connection: Connection, _xid: object) -> None:
@@ -261,7 +264,11 @@ class Tenancy:
             sqlalchemy.exc.DBAPIError: the server did not take it; the connection is replaced if it
                 was lost.
         """
-        state = connection_state(connection)
+        self._announce(connection, connection_state(connection), tenant)
+
+    def _announce(
+        self, connection: Connection, state: ConnectionState, tenant: Tenant | None
+    ) -> None:
         driver_connection: Any = connection.connection.dbapi_connection
         if state.local and driver_connection.autocommit:
             raise ConfigurationError(
@@ -312,9 +319,10 @@ class Tenancy:
             if state is not None and state.guarded:
                 cursor.checked = True
             return
-        tenant = bound_tenant(connection)
-        if state.written != tenant or not connection.in_transaction():
-            self.write(connection, tenant)
+        tenant = _bound_tenant(connection, state)
+        written = state.written
+        if (written is not tenant and written != tenant) or not connection.in_transaction():
+            self._announce(connection, state, tenant)
         if self.filtering.active:
             statement_tenant.set(state.outer_tenant)
         if state.guarded:
@@ -359,13 +367,27 @@ def bound_tenant(connection: Connection) -> Tenant | None:
     Raises:
         TenantSwitchError: they are of different tenants.
     """
+    return _bound_tenant(connection, connection_state(connection))
+
+
+def _bound_tenant(connection: Connection, state: ConnectionState) -> Tenant | None:
     options = connection.get_execution_options()
-    users = {user for user in connection_state(connection).users if user.uses(connection)}
+    own: Tenant | None = options.get(TENANT_OPTION)
     # A Session that is just beginning here has not registered yet; its transaction is the first.
     beginning: Binding | None = options.get(SESSION_OPTION)
+    users = state.users
+    if own is None and beginning is not None and _is_alone(beginning, users):
+        # One Session on a Connection of its own, as nearly always.
+        joined = connection in beginning.connections or not connection.in_transaction()
+        return beginning.tenant if joined and beginning.active else None
+    active = {user for user in users if user.uses(connection)}
     if not connection.in_transaction() and beginning is not None and beginning.active:
-        users.add(beginning)
-    return agreed_tenant(options.get(TENANT_OPTION), users)
+        active.add(beginning)
+    return agreed_tenant(own, active)
+
+
+def _is_alone(binding: Binding, users: weakref.WeakSet[Binding]) -> bool:
+    return not users or (len(users) == 1 and binding in users)
 
 
 def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:

@@ -48,7 +48,8 @@ class Prefixed(Separate):
         if connection.status != extensions.STATUS_READY or connection.autocommit:
             super().announce(connection, state, tenant)
             return
-        if not state.local and state.holds is not None and state.holds != tenant:
+        holds = state.holds
+        if not (state.local or holds is None or holds is tenant or holds == tenant):
             replace_session_tenant(connection, state, tenant)
         elif tenant is not None:
             state.holds = tenant

@@ -125,6 +125,7 @@ select
 \ir ../src/tenantry/audit/facts/settings.sql
 \ir ../src/tenantry/audit/facts/reach.sql
 \ir ../src/tenantry/audit/facts/tables.sql
+\ir ../src/tenantry/audit/facts/holders.sql
 \ir ../src/tenantry/audit/facts/policies.sql
 
 -- One check, one question. A check that may not look is counted and does not end the audit.
@@ -143,9 +144,13 @@ select
 \ir audit/check.sql
 \set check_id authenticator_unconfined
 \ir audit/check.sql
+\set check_id catalog_readable
+\ir audit/check.sql
 \set check_id foreign_key_cascades
 \ir audit/check.sql
 \set check_id foreign_key_clears_tenant
+\ir audit/check.sql
+\set check_id parameter_granted
 \ir audit/check.sql
 \set check_id policy_expression
 \ir audit/check.sql
@@ -157,7 +162,11 @@ select
 \ir audit/check.sql
 \set check_id runtime_role_privileged
 \ir audit/check.sql
+\set check_id server_version_cve
+\ir audit/check.sql
 \set check_id setting_default
+\ir audit/check.sql
+\set check_id shared_table_tenant_data
 \ir audit/check.sql
 \set check_id table_owner_reachable
 \ir audit/check.sql
@@ -169,11 +178,37 @@ select
 \set tenantry_findings 0
 
 -- Severity: warning.
+\set check_id activity_visible
+\ir audit/check.sql
 \set check_id audit_limited
+\ir audit/check.sql
+\set check_id backend_signal
 \ir audit/check.sql
 \set check_id constraint_unenforced
 \ir audit/check.sql
+\set check_id database_temporary
+\ir audit/check.sql
+\set check_id default_privileges_open
+\ir audit/check.sql
 \set check_id foreign_key_without_tenant
+\ir audit/check.sql
+\set check_id grant_option
+\ir audit/check.sql
+\set check_id granted_to_public
+\ir audit/check.sql
+\set check_id index_not_led_by_tenant
+\ir audit/check.sql
+\set check_id predefined_role_wide
+\ir audit/check.sql
+\set check_id role_reachable
+\ir audit/check.sql
+\set check_id runtime_role_createdb
+\ir audit/check.sql
+\set check_id runtime_role_owns
+\ir audit/check.sql
+\set check_id schema_create
+\ir audit/check.sql
+\set check_id shared_table_writable
 \ir audit/check.sql
 \set check_id tenant_column_default
 \ir audit/check.sql
@@ -185,9 +220,23 @@ select
 \set tenantry_findings 0
 
 -- Severity: note.
+\set check_id database_connect_public
+\ir audit/check.sql
+\set check_id function_execute_public
+\ir audit/check.sql
+\set check_id index_missing_tenant
+\ir audit/check.sql
+\set check_id index_not_leakproof
+\ir audit/check.sql
+\set check_id maintain_granted
+\ir audit/check.sql
 \set check_id permissive_missing
 \ir audit/check.sql
 \set check_id policy_contained
+\ir audit/check.sql
+\set check_id row_security_disabled
+\ir audit/check.sql
+\set check_id setting_undefined
 \ir audit/check.sql
 \set tenantry_notes :tenantry_findings
 \set tenantry_findings 0

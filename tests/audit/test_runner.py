@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 from tests.audit.conftest import Audited, MakeRole
+from tests.conftest import RequireService
 
 from tenantry.audit import (
     Allowance,
@@ -22,7 +23,8 @@ from tenantry.audit import (
 from tenantry.config import TenancyConfig, libpq_url
 from tenantry.database import create_tenant_engine
 from tenantry.exceptions import AuditError, ConfigurationError
-from tenantry.testing import Database
+from tenantry.testing import Database, Server
+from tenantry.testing.administration import connected
 
 BREAK = "alter table test_sets no force row level security"
 
@@ -160,8 +162,11 @@ def test_baseline_that_is_not_one_is_refused(tmp_path: Path, written: str, said:
 
 
 @pytest.mark.parametrize("id_type", ["bigint", "integer", "uuid"])
-def test_another_projects_names_are_audited(empty_database: Database, id_type: str) -> None:
+def test_another_projects_names_are_audited(
+    tenantry_server: Server, require_service: RequireService, empty_database: Database, id_type: str
+) -> None:
     """Column, id type, settings, role and schemas are the project's own, and hostile."""
+    require_service(tenantry_server.superuser, "the server's administrator is no superuser")
     rule = f"\"Tenant's \"\"Id\" = nullif(current_setting('my.tenant', true), '')::{id_type}"
     names = TenancyConfig(
         tenant_column="Tenant's \"Id",
@@ -172,7 +177,11 @@ def test_another_projects_names_are_audited(empty_database: Database, id_type: s
         root_table="none",
     )
     with closing(psycopg2.connect(libpq_url(empty_database.owner_url))) as connection:
+        with connected(empty_database.superuser_url) as cursor:
+            for setting in ("my.tenant", 'my."user"'):
+                cursor.execute(f"alter database {empty_database.name} set {setting} = ''")
         with connection, connection.cursor() as cursor:
+            cursor.execute("alter default privileges revoke execute on functions from public")
             cursor.execute('create schema one; create schema "Two, \'\n"; create schema three')
             for table in ("one.select", '"Two, \'\n"."A ""b"', "three.a"):
                 cursor.execute(f'create table {table} ("Tenant\'s ""Id" {id_type} not null)')

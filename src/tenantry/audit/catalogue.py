@@ -12,7 +12,7 @@ from tenantry.audit.report import Severity
 from tenantry.exceptions import ConfigurationError
 
 # Facts in the order in which they need one another. What several checks need is computed once.
-_FACTS: Final = ("expression", "settings", "reach", "tables", "policies")
+_FACTS: Final = ("expression", "settings", "reach", "tables", "holders", "policies")
 
 _PACKAGE: Final = files("tenantry.audit")
 _SEVERITY: Final = re.compile(r"'(error|warning|note)' as severity")

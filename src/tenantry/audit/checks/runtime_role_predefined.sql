@@ -21,5 +21,6 @@ select
 from reach
 join pg_catalog.pg_roles as r on r.oid = reach.runtime
 join pg_catalog.pg_roles as g on g.oid = reach.target
-where g.rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+where g.rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
+                    'pg_read_all_data')
 order by r.rolname, g.rolname

@@ -146,17 +146,27 @@ select
 \ir audit/check.sql
 \set check_id catalog_readable
 \ir audit/check.sql
+\set check_id definer_function_exposed
+\ir audit/check.sql
+\set check_id definer_function_search_path
+\ir audit/check.sql
 \set check_id foreign_key_cascades
 \ir audit/check.sql
 \set check_id foreign_key_clears_tenant
+\ir audit/check.sql
+\set check_id function_leakproof
 \ir audit/check.sql
 \set check_id parameter_granted
 \ir audit/check.sql
 \set check_id policy_expression
 \ir audit/check.sql
+\set check_id policy_function_immutable
+\ir audit/check.sql
 \set check_id privilege_unguarded
 \ir audit/check.sql
 \set check_id row_security_off
+\ir audit/check.sql
+\set check_id rule_on_tenant_table
 \ir audit/check.sql
 \set check_id runtime_role_predefined
 \ir audit/check.sql
@@ -190,6 +200,8 @@ select
 \ir audit/check.sql
 \set check_id default_privileges_open
 \ir audit/check.sql
+\set check_id definer_function_public
+\ir audit/check.sql
 \set check_id foreign_key_without_tenant
 \ir audit/check.sql
 \set check_id grant_option
@@ -197,6 +209,8 @@ select
 \set check_id granted_to_public
 \ir audit/check.sql
 \set check_id index_not_led_by_tenant
+\ir audit/check.sql
+\set check_id policy_function_unpinned
 \ir audit/check.sql
 \set check_id predefined_role_wide
 \ir audit/check.sql
@@ -213,6 +227,8 @@ select
 \set check_id tenant_column_default
 \ir audit/check.sql
 \set check_id tenant_column_nullable
+\ir audit/check.sql
+\set check_id trigger_by_definer
 \ir audit/check.sql
 \set check_id unique_without_tenant
 \ir audit/check.sql
@@ -233,6 +249,8 @@ select
 \set check_id permissive_missing
 \ir audit/check.sql
 \set check_id policy_contained
+\ir audit/check.sql
+\set check_id policy_function_costly
 \ir audit/check.sql
 \set check_id row_security_disabled
 \ir audit/check.sql

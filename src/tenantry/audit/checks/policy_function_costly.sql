@@ -1,0 +1,64 @@
+-- Purpose: finds functions in the policies of tenant tables that are called for each row and cannot
+--          be folded into the query: those in another language than SQL, and volatile ones.
+-- Run by:  any role, in the audit's transaction, after facts/*.sql.
+-- Twice:   yes, it reads only.
+
+with
+  policy as materialized (
+    select p.oid::oid as oid, p."table"::oid as table_oid, p.name
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
+      as p (oid bigint, "table" bigint, name text)
+  ),
+  -- What a policy calls, by name or by an operator; the server's own functions are not recorded.
+  called as materialized (
+    select d.refobjid as oid, policy.oid as policy_oid, policy.name, policy.table_oid
+    from policy
+    join pg_catalog.pg_depend as d
+      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    union
+    select o.oprcode, policy.oid, policy.name, policy.table_oid
+    from policy
+    join pg_catalog.pg_depend as d
+      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
+      and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+    join pg_catalog.pg_operator as o on o.oid = d.refobjid
+  ),
+  -- Called once for each statement where it stands in a sub-select by itself.
+  unwrapped as (
+    select called.oid,
+           pg_catalog.string_agg(distinct pg_catalog.format('%I on %I.%I', called.name, n.nspname,
+                                                            c.relname), ', ') as names
+    from called
+    join pg_catalog.pg_class as c on c.oid = called.table_oid
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    join pg_catalog.pg_policy as w on w.oid = called.policy_oid
+    join pg_catalog.pg_proc as p on p.oid = called.oid
+    join pg_catalog.pg_namespace as m on m.oid = p.pronamespace
+    cross join lateral (
+      select pg_catalog.format('%I.%I(', m.nspname, p.proname) as call,
+             pg_catalog.concat(pg_catalog.pg_get_expr(w.polqual, w.polrelid),
+                               pg_catalog.pg_get_expr(w.polwithcheck, w.polrelid)) as text
+    ) as expression
+    where pg_catalog.strpos(
+            pg_catalog.replace(expression.text, '( SELECT ' || expression.call, ''),
+            expression.call) > 0
+       -- By an operator: there is no call in the text.
+       or pg_catalog.strpos(expression.text, expression.call) = 0
+    group by called.oid
+  )
+select
+  'policy_function_costly' as check_id, 'note' as severity, 'function' as object_type,
+  p.oid::pg_catalog.regprocedure::text as object,
+  pg_catalog.format('it is %s: it is called for each row; used by %s',
+    case when p.provolatile = 'v' then 'VOLATILE' else 'written in ' || l.lanname end, used.names)
+    as problem,
+  case when p.provolatile = 'v' then 'mark it STABLE if it changes nothing, or write the expression '
+                                     'in its place'
+    else 'write it in SQL, or the expression in its place' end as remedy,
+  null as statement
+from unwrapped as used
+join pg_catalog.pg_proc as p on p.oid = used.oid
+join pg_catalog.pg_language as l on l.oid = p.prolang
+where p.provolatile = 'v' or l.lanname not in ('sql', 'internal', 'c')
+order by 4

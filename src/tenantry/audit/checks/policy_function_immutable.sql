@@ -1,0 +1,64 @@
+-- Purpose: finds functions in the policies of tenant tables that are marked IMMUTABLE and are not: what
+--          they returned for one tenant stays in the plan and is used for the next.
+-- Run by:  any role, in the audit's transaction, after facts/*.sql.
+-- Twice:   yes, it reads only.
+
+with
+  policy as materialized (
+    select p.oid::oid as oid, p."table"::oid as table_oid, p.name, p.command, p.to_public, p.permissive,
+           p.exact or p.excepted as is_rule
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
+      as p (oid bigint, "table" bigint, name text, command text, to_public boolean,
+            permissive boolean, exact boolean, excepted boolean)
+  ),
+  -- Behind a wall that is the rule itself, another policy lets no other tenant's row through.
+  contained as materialized (
+    select distinct policy.table_oid from policy
+    where not policy.permissive and policy.command = 'all' and policy.to_public and policy.is_rule
+  ),
+  -- What a policy calls, by name or by an operator; the server's own functions are not recorded.
+  called as materialized (
+    select d.refobjid as oid, policy.oid as policy_oid, policy.name, policy.table_oid
+    from policy
+    join pg_catalog.pg_depend as d
+      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    where policy.table_oid not in (select contained.table_oid from contained)
+    union
+    select o.oprcode, policy.oid, policy.name, policy.table_oid
+    from policy
+    join pg_catalog.pg_depend as d
+      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
+      and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+    join pg_catalog.pg_operator as o on o.oid = d.refobjid
+    where policy.table_oid not in (select contained.table_oid from contained)
+  ),
+  used as (
+    select called.oid,
+           pg_catalog.string_agg(distinct pg_catalog.format('%I on %I.%I', called.name, n.nspname,
+                                                            c.relname), ', ') as names
+    from called
+    join pg_catalog.pg_class as c on c.oid = called.table_oid
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    group by called.oid
+  )
+select
+  'policy_function_immutable' as check_id, 'error' as severity, 'function' as object_type,
+  p.oid::pg_catalog.regprocedure::text as object,
+  pg_catalog.format('it is IMMUTABLE and %s: a plan keeps what it returned for another tenant; used by '
+                    '%s',
+    case when p.pronargs = 0 then 'takes no arguments, so that it can only return a constant or read '
+                                  'what changes'
+      else 'reads what changes' end, used.names) as problem,
+  'mark it STABLE' as remedy,
+  pg_catalog.format('alter function %s stable;', p.oid::pg_catalog.regprocedure) as statement
+from used
+join pg_catalog.pg_proc as p on p.oid = used.oid
+cross join lateral (
+  select case when p.prosqlbody is not null then pg_catalog.pg_get_functiondef(p.oid)
+    else p.prosrc end as text
+) as body
+where p.provolatile = 'i'
+  and (p.pronargs = 0
+       or body.text ~* '\m(current_setting|current_user|session_user|current_role|from|perform)\M')
+order by 4

@@ -1,0 +1,57 @@
+import pytest
+from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import walled
+
+DOORBELL = 'odd."door ""bell""\'\n;"'
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "do instead select * from public.test_sets",
+        "do also insert into public.test_sets (name) values ('planted')",
+        "do instead select * from public.names",
+    ],
+)
+def test_rule_on_tenant_table(audited: Audited, action: str) -> None:
+    """A superuser's rule answered the application's INSERT with the rows of all tenants."""
+    audited.broken_by(
+        "create schema odd",
+        "create view names as select name from test_sets",
+        f"create table {DOORBELL} (n integer)",
+        f'create rule "r \'r" as on insert to {DOORBELL} {action}',
+    )
+    assert audited.audit().findings == ()
+    audited.broken_by(f"grant insert on {DOORBELL} to tenantry_app")
+    found = audited.finds("rule_on_tenant_table", f'"r \'r" on {DOORBELL}')
+    assert "who is a superuser" in found.problem
+    audited.mended(f"alter table {DOORBELL} owner to tenantry_owner")
+
+
+def test_owner_with_bypassrls_is_found(audited: Audited, make_role: MakeRole) -> None:
+    """A rule on the tenant table itself, which copies what is written."""
+    role = make_role("bypassrls")
+    audited.broken_by(
+        *walled("notes", "body text"),
+        "create table copies (body text)",
+        "create rule copy as on insert to notes do also insert into copies values (new.body)",
+        f"alter table notes owner to {role}",
+    )
+    found = audited.finds("rule_on_tenant_table", "copy on public.notes")
+    assert f"{role}, who has BYPASSRLS" in found.problem
+    audited.mended("alter table notes owner to tenantry_owner")
+
+
+def test_rules_that_reach_no_tenant_pass(audited: Audited) -> None:
+    """Nor does one that is disabled, or whose owner row security binds."""
+    audited.broken_by(
+        *walled("notes", "body text"),
+        "create rule kept as on delete to notes do instead nothing",
+        "create table shared (n integer)",
+        "create table log (n integer)",
+        "create rule log as on insert to shared do also insert into log values (new.n)",
+        "create rule off as on insert to shared do also select * from test_sets",
+        "alter table shared disable rule off",
+        "grant insert on shared to tenantry_app",
+    )
+    assert audited.audit().findings == ()

@@ -1,0 +1,43 @@
+from tests.audit.conftest import Audited, MakeRole
+
+FUNCTION = (
+    "create function counted() returns trigger language plpgsql security definer "
+    "set search_path = pg_catalog, pg_temp as $$ begin "
+    "perform count(*) from public.test_sets; return null; end $$"
+)
+TRIGGER = (
+    'create trigger "count it" after insert on test_sets for each statement '
+    "execute function counted()"
+)
+
+
+def test_trigger_by_definer(audited: Audited) -> None:
+    """No EXECUTE is needed to set a trigger off; it counted the rows of all tenants."""
+    audited.broken_by(FUNCTION, TRIGGER)
+    found = audited.finds("trigger_by_definer", '"count it" on public.test_sets')
+    assert "counted() is SECURITY DEFINER" in found.problem
+    audited.mended("alter function counted() owner to tenantry_owner")
+
+
+def test_owner_with_bypassrls_is_found(audited: Audited, make_role: MakeRole) -> None:
+    """A role need not be a superuser to be above row security."""
+    audited.broken_by(
+        FUNCTION, f"alter function counted() owner to {make_role('bypassrls')}", TRIGGER
+    )
+    found = audited.finds("trigger_by_definer", '"count it" on public.test_sets')
+    assert "has BYPASSRLS" in found.problem
+    audited.mended("alter function counted() owner to tenantry_owner")
+
+
+def test_harmless_triggers_pass(audited: Audited) -> None:
+    """Disabled, elsewhere, or of a function that runs as the caller."""
+    audited.broken_by(
+        FUNCTION,
+        TRIGGER,
+        'alter table test_sets disable trigger "count it"',
+        "create table shared (n integer)",
+        "create trigger t after insert on shared for each statement execute function counted()",
+        "create function plain() returns trigger language plpgsql as 'begin return null; end'",
+        "create trigger t after insert on tests for each statement execute function plain()",
+    )
+    assert audited.audit().findings == ()

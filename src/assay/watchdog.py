@@ -36,16 +36,17 @@ def watch_pool(patience: float) -> None:
 
 
 def _watch(pool: Any, patience: float) -> None:
-    unchanged_since, before = time.monotonic(), None
+    since, active_before, waiting = time.monotonic(), frozenset[str](), frozenset[str]()
     while True:
         time.sleep(min(1.0, patience / 4))
         active = frozenset(request.id for request in tuple(state.active_requests))
         received = frozenset(request.id for request in tuple(state.reserved_requests)) - active
-        now = (active, received)
         has_room = len(active) < pool.num_processes
-        if now != before or not received or not has_room:
-            unchanged_since, before = time.monotonic(), now
-        elif time.monotonic() - unchanged_since > patience:
+        # What is received in addition is no progress: a queue that fills up slowly looks like that.
+        moved = active != active_before or not waiting or not waiting <= received
+        if moved or not has_room:
+            since, active_before, waiting = time.monotonic(), active, received
+        elif time.monotonic() - since > patience:
             logger.critical(
                 "the pool has taken no task for %.0f s though %d are waiting: this worker ends",
                 patience,

@@ -59,7 +59,7 @@ def install_tenancy(app: FastAPI, *, sessions: Sessions = SessionLocal) -> None:
 
     @asynccontextmanager
     async def lifespan(served: FastAPI) -> AsyncIterator[Any]:
-        engine = await run_in_threadpool(_engine_of, sessions)
+        engine = await run_in_threadpool(engine_of, sessions)
         try:
             await run_in_threadpool(probe_isolation, sessions)
             async with own(served) as state:
@@ -93,12 +93,13 @@ def probe_isolation(sessions: Sessions) -> Probed:
         MissingMigrationsError: it lacks tables that the models describe.
         ConfigurationError: the engine is not protected.
     """
-    with _engine_of(sessions).connect() as connection:
+    with engine_of(sessions).connect() as connection:
         state = connection_state(connection)
         return Probed(state.isolation, state.guarded)
 
 
-def _engine_of(sessions: Sessions) -> Engine:
+def engine_of(sessions: Sessions) -> Engine:
+    """Return the engine that the Sessions work on."""
     with sessions() as session:
         bind = session.get_bind()
     return bind.engine if isinstance(bind, Connection) else bind

@@ -4,17 +4,22 @@
 -- Twice:   yes, it reads only.
 
 with
-  runtime as materialized (
-    select distinct r.oid, r.rolname
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
-      as j (runtime bigint)
-    join pg_catalog.pg_roles as r on r.oid = j.runtime::oid
-    where not r.rolsuper
+  app as materialized (
+    select r.oid from pg_catalog.pg_roles as r
+    where r.rolname = pg_catalog.current_setting('tenantry.app_role')
   ),
+  -- What a role has that only a login can become, and not the application's role, role_reachable
+  -- names.
   holder as materialized (
     select h.oid::oid as oid, h.grantee
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
       as h (oid bigint, grantee text)
+    where h.oid = 0
+       or h.oid in (
+         select r.runtime
+         from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
+           as r (runtime bigint))
+       or exists (select from app where pg_catalog.pg_has_role(app.oid, h.oid::oid, 'USAGE'))
   ),
   tenant_table as materialized (
     select t.oid::oid as oid
@@ -32,32 +37,30 @@ with
       -- With row security of its own a table may be a tenant's by its parent.
       and not (c.relrowsecurity and c.relforcerowsecurity)
       and c.oid not in (select t.oid from tenant_table as t)
+  ),
+  listed as (
+    select s.object, s.relowner, s.relacl as list from shared as s
+    union all
+    select s.object, s.relowner, a.attacl
+    from shared as s
+    join pg_catalog.pg_attribute as a
+      on a.attrelid = s.oid and a.attacl is not null and not a.attisdropped
+  ),
+  given as (
+    select l.object, pg_catalog.string_agg(distinct h.grantee, ', ') as grantees
+    from listed as l
+    cross join lateral pg_catalog.aclexplode(l.list) as acl
+    join holder as h on h.oid = acl.grantee
+    where acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+      and acl.grantee <> l.relowner
+    group by l.object
   )
 select
-  'shared_table_writable' as check_id, 'warning' as severity, 'table' as object_type, s.object,
+  'shared_table_writable' as check_id, 'warning' as severity, 'table' as object_type, g.object,
   pg_catalog.format('%s may write it, and it has no %I: each tenant changes what all of them read',
-    who.names, pg_catalog.current_setting('tenantry.tenant_column')) as problem,
+    g.grantees, pg_catalog.current_setting('tenantry.tenant_column')) as problem,
   'leave the application SELECT; or give the table the tenant column and row security' as remedy,
-  pg_catalog.format('revoke insert, update, delete, truncate on table %s from %s;', s.object,
-                    source.grantees) as statement
-from shared as s
-cross join lateral (
-  select pg_catalog.string_agg(pg_catalog.quote_ident(runtime.rolname), ', '
-                               order by runtime.rolname) as names
-  from runtime
-  where s.relowner <> runtime.oid
-    and (pg_catalog.has_table_privilege(runtime.oid, s.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-         or pg_catalog.has_any_column_privilege(runtime.oid, s.oid, 'INSERT, UPDATE'))
-) as who
-left join lateral (
-  select pg_catalog.string_agg(distinct h.grantee, ', ') as grantees
-  from (select s.relacl as list
-        union all
-        select a.attacl from pg_catalog.pg_attribute as a
-        where a.attrelid = s.oid and a.attacl is not null and not a.attisdropped) as lists
-  cross join lateral pg_catalog.aclexplode(lists.list) as acl
-  join holder as h on h.oid = acl.grantee
-  where acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-) as source on true
-where who.names is not null
-order by s.object
+  pg_catalog.format('revoke insert, update, delete, truncate on table %s from %s;', g.object,
+                    g.grantees) as statement
+from given as g
+order by g.object

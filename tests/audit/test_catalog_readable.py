@@ -1,0 +1,49 @@
+import pytest
+from tests.audit.conftest import Audited, MakeRole
+
+from tenantry.testing.administration import connected
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    ["pg_statistic", "pg_statistic_ext_data", "pg_largeobject", "pg_authid", "pg_shadow"],
+)
+@pytest.mark.parametrize("grantee", ["public", "tenantry_app"])
+def test_catalog_readable(audited: Audited, catalog: str, grantee: str) -> None:
+    """What holds values of rows or passwords, and is kept for superusers."""
+    audited.broken_by(f"grant select on pg_catalog.{catalog} to {grantee}")
+    audited.finds("catalog_readable", f"pg_catalog.{catalog}")
+    audited.mended()
+
+
+def test_another_tenants_values_are_in_the_statistics(audited: Audited) -> None:
+    """The harm: ANALYZE keeps the most common values, whichever tenant's they are."""
+    audited.broken_by(
+        "insert into organizations (name) values ('Acme')",
+        "insert into tests (organization_id, prompt, expected, metric, category)"
+        " select o.id, 'p', '{x}', 'exact', 'a secret of Acme'"
+        " from organizations as o, generate_series(1, 50)",
+        "analyze tests",
+        "grant select on pg_catalog.pg_statistic to tenantry_app",
+    )
+    with connected(audited.database.app_url) as cursor:
+        cursor.execute("select most_common_vals from pg_catalog.pg_stats where tablename = 'tests'")
+        assert cursor.fetchall() == []
+        cursor.execute(
+            "select stavalues1::text from pg_catalog.pg_statistic"
+            " where starelid = 'public.tests'::regclass and stavalues1::text like '%secret%'"
+        )
+        assert cursor.fetchall() == [('{"a secret of Acme"}',)]
+    audited.finds("catalog_readable", "pg_catalog.pg_statistic")
+    audited.mended()
+
+
+def test_catalogs_for_everybody_and_other_roles_are_not_found(
+    audited: Audited, make_role: MakeRole
+) -> None:
+    """pg_stats asks row security; a monitoring role is trusted with statistics."""
+    audited.broken_by(
+        "grant select on pg_catalog.pg_stats to tenantry_app",
+        f"grant select on pg_catalog.pg_statistic to {make_role()}",
+    )
+    assert audited.audit().findings == ()

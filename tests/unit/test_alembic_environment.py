@@ -7,6 +7,7 @@ import pytest
 from dotenv import dotenv_values
 from sqlalchemy.engine import URL
 
+import assay.config
 from tenantry import Settings
 from tenantry.alembic.environment import _destination
 from tenantry.alembic.operations import MigrationLogins
@@ -43,6 +44,20 @@ def test_example_holds_valid_values_for_each_setting(tmp_path: Path) -> None:
         "BROKER_URL",
         "CELERY_RESULT_BACKEND",
         "TENANTRY_TASK_KEY",
+        "ASSAY_HTTP_HOSTS",
+        "ASSAY_ALLOWED_NETWORKS",
+        "ASSAY_LIMITS_STORAGE",
+        "ASSAY_FAILED_LOGINS",
+        "ASSAY_REQUESTS_PER_TOKEN",
+        "ASSAY_LARGEST_BODY",
+        "ASSAY_LARGEST_IMPORT",
+        "ASSAY_MOST_TESTS",
+        "ASSAY_JWT_ISSUER",
+        "ASSAY_JWT_AUDIENCE",
+        "ASSAY_JWT_JWKS_URL",
+        "ASSAY_JWT_ALGORITHMS",
+        "ASSAY_JWT_ORGANIZATION_CLAIM",
+        "ASSAY_JWT_USER_CLAIM",
     ]
     settings = Settings.from_environment(values)
     assert settings.database_url is not None
@@ -50,6 +65,13 @@ def test_example_holds_valid_values_for_each_setting(tmp_path: Path) -> None:
     assert settings.migration_database_url is not None
     assert settings.maintenance_database_url is not None
     assert settings.broker_url is not None
+    api = assay.config.Settings.from_environment(values).api
+    assert api.limits_storage == "redis://localhost:6379/2"
+    assert api.identity_provider is not None
+    # What the file proposes is what is so without it.
+    unset = assay.config.ApiPolicy()
+    for name in ("failed_logins", "requests", "largest_body", "largest_import", "most_tests"):
+        assert getattr(api, name) == getattr(unset, name)
 
 
 def test_program_that_passes_a_url_is_not_read_from_the_environment(

@@ -1,15 +1,10 @@
-import subprocess
-from pathlib import Path
-
 import pytest
 from tests.audit.conftest import Audited, MakeRole
+from tests.fixtures.psql import AUDIT, run_psql
 
 from tenantry.audit import Severity
 from tenantry.audit.listing import COMMANDS, Protection
-from tenantry.config import libpq_url
-from tenantry.embedded.binaries import find_binaries
 
-SCRIPT = Path(__file__).parents[2] / "sql" / "audit.sql"
 WRONG = "create policy wrong on tests for select using (true)"
 NO_WALL = "drop policy tests_tenant_wall on tests"
 
@@ -125,18 +120,8 @@ def test_psql_lists_the_same(audited: Audited) -> None:
     """`-v list=on` prints tables and roles, above the findings, and changes nothing else."""
     audited.broken_by(NO_WALL)
 
-    def psql(*given: str) -> str:
-        command = [str(find_binaries().psql), "-X", "-q", "-d", libpq_url(audited.database.app_url)]
-        done = subprocess.run(
-            [*command, *(f"--set={each}" for each in given), f"--file={SCRIPT}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return done.stdout
-
-    listed, plain = psql("list=on"), psql()
+    listed = run_psql(audited.database.app_url, AUDIT, "list=on", stop=False).stdout
+    plain = run_psql(audited.database.app_url, AUDIT, stop=False).stdout
     assert listed.endswith(plain)
     rows = [
         [part.strip() for part in line.split("|")]

@@ -50,6 +50,7 @@ class User(TenantMixin, Timestamped, Base):
         organization_reference(),
         UniqueConstraint("organization_id", "email"),
         CheckConstraint("email like '%_@_%'", name="email"),
+        tenant_index("ix_users_organization_id_created_at_id", "created_at", "id"),
     )
 
     email: Mapped[str] = mapped_column(Text)

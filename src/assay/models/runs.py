@@ -42,6 +42,7 @@ class Endpoint(TenantMixin, Timestamped, Base):
         UniqueConstraint("organization_id", "name"),
         CheckConstraint("url ~ '^https?://'", name="url"),
         CheckConstraint("timeout_seconds between 1 and 600", name="timeout_seconds"),
+        tenant_index("ix_endpoints_organization_id_created_at_id", "created_at", "id"),
     )
 
     name: Mapped[str] = mapped_column(Text)
@@ -60,6 +61,7 @@ class TestConfiguration(TenantMixin, Timestamped, Base):
         UniqueConstraint("organization_id", "name"),
         tenant_index("ix_test_configurations_organization_id_test_set_id", "test_set_id"),
         tenant_index("ix_test_configurations_organization_id_endpoint_id", "endpoint_id"),
+        tenant_index("ix_test_configurations_organization_id_created_at_id", "created_at", "id"),
     )
 
     name: Mapped[str] = mapped_column(Text)
@@ -112,6 +114,13 @@ class TestResult(TenantMixin, Timestamped, Base):
         UniqueConstraint("organization_id", "test_run_id", "test_id"),
         CheckConstraint("duration_ms >= 0", name="duration_ms"),
         tenant_index("ix_test_results_organization_id_test_id", "test_id"),
+        # Pages of a run's results, and when the last of them came.
+        tenant_index(
+            "ix_test_results_organization_id_test_run_id_created_at_id",
+            "test_run_id",
+            "created_at",
+            "id",
+        ),
     )
 
     test_run_id: Mapped[uuid.UUID] = mapped_column(Uuid)

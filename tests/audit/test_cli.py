@@ -1,16 +1,14 @@
 import json
-from contextlib import closing
 from pathlib import Path
 
-import psycopg2
 import pytest
 from sqlalchemy.engine import URL
 from tests.audit.conftest import Audited
 from typer.testing import CliRunner, Result
 
 from tenantry.audit import checks
+from tenantry.audit.formats import Format
 from tenantry.cli import app
-from tenantry.config import libpq_url
 
 BREAK = "alter table test_sets no force row level security"
 
@@ -27,7 +25,7 @@ def test_isolated_database_exits_with_0(app_url: URL) -> None:
     """The last line is the verdict."""
     done = run("--url", written(app_url))
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"ISOLATED: {len(checks())} checks of ")
+    assert done.stdout.splitlines()[-1].startswith(f"ISOLATED: {len(checks())} checks of ")
 
 
 def test_finding_exits_with_1_and_is_told_with_its_statement(audited: Audited) -> None:
@@ -45,24 +43,18 @@ def test_finding_exits_with_1_and_is_told_with_its_statement(audited: Audited) -
     ]
 
 
-def test_fix_prints_a_script_that_mends_the_database(audited: Audited) -> None:
-    """Applied to the faulty database, a second audit is clean; a name cannot end a comment."""
-    hostile = 'public."a\n; drop table tests; --"'
-    audited.broken_by(
-        BREAK,
-        "drop policy tests_tenant_wall on tests",
-        "alter table test_runs disable row level security",
-        f"create table {hostile} (like test_sets including all)",
-        f"grant select on {hostile} to tenantry_app",
-    )
+@pytest.mark.parametrize("style", [*Format])
+def test_report_is_written_to_a_file(audited: Audited, tmp_path: Path, style: Format) -> None:
+    """The file holds the format, and the terminal the verdict."""
+    audited.broken_by(BREAK)
+    file = tmp_path / "report"
     url = written(audited.database.app_url)
-    script = run("--url", url, "--fix")
-    assert script.exit_code == 1
-    with closing(psycopg2.connect(libpq_url(audited.database.superuser_url))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(script.stdout)
-    assert run("--url", url, "--fail-on", "note").exit_code == 0
+    done = run("--url", url, "--format", style, "--output", str(file))
+    assert (done.exit_code, done.stdout) == (1, "NOT ISOLATED: 1 error-level findings\n")
+    begins = {"json": "{", "sarif": "{", "junit": "<?xml ", "html": "<!doctype html>"}
+    text = file.read_text()
+    assert text.startswith(begins.get(style, "error "))
+    assert "row_security_off" in text
 
 
 def test_fail_on_and_baseline_decide_what_fails(audited: Audited, tmp_path: Path) -> None:
@@ -71,6 +63,7 @@ def test_fail_on_and_baseline_decide_what_fails(audited: Audited, tmp_path: Path
     url = written(audited.database.app_url)
     assert run("--url", url).exit_code == 0
     assert run("--url", url, "--fail-on", "note").exit_code == 1
+    assert run("--url", url, "--fail-on", "never").exit_code == 0
     baseline = tmp_path / "baseline.toml"
     baseline.write_text(
         "[[allow]]\ncheck = 'policy_contained'\nobject = 'shared on public.test_sets'\n"
@@ -86,7 +79,8 @@ def test_fail_on_and_baseline_decide_what_fails(audited: Audited, tmp_path: Path
     ("arguments", "said"),
     [
         (["--check", "nonsense"], "there is no check 'nonsense'"),
-        (["--id-type", "text"], "id_type 'text' is unknown"),
+        (["--organization-setting", "tenant"], "cannot be a PostgreSQL setting"),
+        (["--output", "/absent/report"], "the report cannot be written"),
         (["--baseline", "absent.toml"], "cannot be read"),
         (["--explain", "nonsense"], "there is no check 'nonsense'"),
         (["--url", "postgresql://nobody:secret@127.0.0.1:1/none"], "no connection to "),
@@ -99,6 +93,60 @@ def test_what_cannot_be_done_exits_with_2(app_url: URL, arguments: list[str], sa
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_check_that_could_not_look_fails_unless_nothing_shall(audited: Audited) -> None:
+    """Whatever is found, an audit that saw half of it has not passed; `never` only reports."""
+    audited.broken_by("revoke select on pg_catalog.pg_index from public")
+    url = written(audited.database.app_url)
+    assert run("--url", url).exit_code == 1
+    assert run("--url", url, "--fail-on", "never").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--tenant-column", "tenant_id"], "database "),
+        (["--id-type", "nonsense"], "type nonsense"),
+        (["--role", "nobody at all"], 'role "nobody at all"'),
+        (["--schema", "absent"], "schema absent"),
+        (["--root-table", "customers"], "table customers"),
+        (["--root-column", "number"], "table public.organizations"),
+    ],
+)
+def test_names_that_lead_nowhere_do_not_pass(app_url: URL, options: list[str], named: str) -> None:
+    """An audit that saw nothing has not passed, and says which name it was."""
+    done = run("--url", written(app_url), "--check", "nothing_audited", *options)
+    assert done.exit_code == 1
+    assert named in done.stdout
+    assert "nothing_audited" in done.stdout
+
+
+def test_environment_names_the_database(app_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --url it is the application's, as everywhere."""
+    monkeypatch.setenv("DATABASE_URL", written(app_url))
+    assert run().exit_code == 0
+
+
+def test_list_names_each_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its severity and what it finds; it needs no database."""
+    monkeypatch.chdir(tmp_path)
+    done = run("--list")
+    assert done.exit_code == 0
+    named = [line.split()[:2] for line in done.stdout.splitlines()]
+    assert named == [[str(check.severity), check.id] for check in checks()]
+
+
+def test_connection_lost_in_the_middle_is_no_verdict(audited: Audited) -> None:
+    """A time limit of the server's ends the audit: exit status 2, and why."""
+    url = audited.database.app_url.update_query_dict({"options": "-c statement_timeout=1ms"})
+    audited.broken_by(
+        "create table wide (organization_id uuid)",
+        *(f"create policy p{number} on wide using (true)" for number in range(300)),
+    )
+    done = run("--url", written(url))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "was broken off, so that nothing is known: canceling statement" in done.stderr
 
 
 def test_explain_prints_the_page() -> None:

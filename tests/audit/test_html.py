@@ -117,8 +117,8 @@ def test_page_tells_all_of_the_report(report: Report, show: Show) -> None:
         assert finding.remedy in told
     rows = page.locator("table.matrix tbody tr")
     assert rows.count() == len(report.matrix) == report.tables
-    told = [cell.partition(" ")[2] for cell in rows.nth(1).locator("td strong").all_inner_texts()]
-    assert told == [str(cell.protection) for cell in report.matrix[1].cells]
+    words = [cell.partition(" ")[2] for cell in rows.nth(1).locator("td strong").all_inner_texts()]
+    assert words == [str(cell.protection) for cell in report.matrix[1].cells]
     text = page.locator("main").inner_text()
     for said in ("<b>Monday</b>", "it has no such finding", "tenantry_login", "could not look"):
         assert said in text

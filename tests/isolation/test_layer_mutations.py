@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from tests.fixtures import session_checks
 from tests.fixtures.worlds import DATABASE_WALLS, Wall, World, new_world, tear_down_wall
 
-from tenantry import UnfilterableStatementError, filters, sessions, tenancy, ways
+from tenantry import UnfilterableStatementError, cursors, filters, sessions, tenancy, ways
 from tenantry.database import TENANCY_OPTION, ConnectionState, Tenancy
 from tenantry.testing import Server
 
@@ -94,6 +94,27 @@ def test_without_both_the_next_user_reads_the_last_tenant(
         remove_reissue(engine, monkeypatch)
         with pytest.raises(AssertionError):
             check(engine)
+
+
+def test_without_the_watch_on_traces_a_lock_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a statement could leave something is what has a returning connection cleared."""
+
+    def locks_left(engine: Engine) -> int:
+        for _ in range(2):
+            with engine.connect() as connection:
+                connection.execute(text("select pg_advisory_lock(42)"))
+                connection.commit()
+        with engine.connect() as connection:
+            count = "select count(*) from pg_locks where locktype = 'advisory' and pid = "
+            return int(connection.scalar(text(f"{count} pg_backend_pid()")) or 0)
+
+    with world.engine(LOCAL) as engine:
+        assert locks_left(engine) == 0
+    monkeypatch.setattr(cursors, "leaves_traces", lambda *_: False)
+    with world.engine(LOCAL) as engine:
+        assert locks_left(engine) == 1
 
 
 def test_without_the_sessions_handler_a_joined_transaction_is_not_refused(world: World) -> None:

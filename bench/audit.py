@@ -6,11 +6,15 @@ Needs DATABASE_URL (the application's login) and MIGRATION_DATABASE_URL (the own
 that may be filled; `make bench-audit` makes one and throws it away.
 """
 
+import json
+import os
+import platform
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import psycopg2
 import typer
@@ -19,13 +23,14 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy.engine import URL
 
 from tenantry.audit import run_audit
-from tenantry.audit.catalogue import checks, facts
+from tenantry.audit.catalogue import checks, facts, listing
 from tenantry.audit.parameters import AuditConfig
 from tenantry.audit.runner import prepared
 from tenantry.config import Settings, libpq_url
 from tenantry.environment import application_url, migration_url
 
 _REPEATS = 5
+_SHOWN = 12
 _RULE = "organization_id = nullif(current_setting('app.current_organization', true), '')::uuid"
 
 # Five policies on each table: the two of the design, and three that differ behind the wall.
@@ -92,27 +97,47 @@ def _fill(connection: Connection, tables: int, step: int = 200) -> None:
         cursor.execute("analyze")
 
 
-def _measure(connection: Connection, name: str) -> None:
+def _measure(connection: Connection, name: str) -> dict[str, Any]:
+    """Print and return what the audit takes, and what each of its queries does, slowest first."""
     taken = []
     for _ in range(_REPEATS):
         begun = time.perf_counter()
         report = run_audit(connection)
-        taken.append(time.perf_counter() - begun)
+        taken.append((time.perf_counter() - begun) * 1000)
     typer.echo(
-        f"{name}: {statistics.median(taken) * 1000:.0f} ms "
-        f"(the median of {_REPEATS}; {min(taken) * 1000:.0f} to {max(taken) * 1000:.0f} ms), "
+        f"{name}: {statistics.median(taken):.0f} ms "
+        f"(the median of {_REPEATS}; {min(taken):.0f} to {max(taken):.0f} ms), "
         f"{report.tables} tables, {len(report.checks)} checks, {len(report.findings)} findings"
     )
+    queries = _measure_each(connection)
+    for query, milliseconds in list(queries.items())[:_SHOWN]:
+        typer.echo(f"  {milliseconds:7.1f} ms  {query}")
+    return {
+        "schema": name,
+        "tables": report.tables,
+        "checks": len(report.checks),
+        "findings": len(report.findings),
+        "milliseconds": {
+            "median": statistics.median(taken),
+            "least": min(taken),
+            "most": max(taken),
+        },
+        "queries": queries,
+    }
 
 
-def _measure_each(connection: Connection) -> None:
-    """Print what each query takes alone, the slowest first."""
+def _measure_each(connection: Connection) -> dict[str, float]:
+    """Return the milliseconds that each query takes alone, the slowest first."""
     with prepared(connection, AuditConfig()) as cursor:
         # The facts once more: in the place of each there is the same value again.
-        taken = {f"facts/{name}": _time(cursor, query) for name, query in facts().items()}
-        taken |= {check.id: _time(cursor, check.query) for check in checks()}
-    for name, seconds in sorted(taken.items(), key=lambda item: -item[1]):
-        typer.echo(f"  {seconds * 1000:7.1f} ms  {name}")
+        queries = {f"facts/{name}": query for name, query in facts().items()}
+        queries |= {check.id: check.query for check in checks()}
+        queries |= {name: listing(name) for name in ("matrix", "roles")}
+        taken = {
+            name: min(_time(cursor, query) for _ in range(3)) * 1000
+            for name, query in queries.items()
+        }
+    return dict(sorted(taken.items(), key=lambda item: -item[1]))
 
 
 def _time(cursor: Cursor, query: str) -> float:
@@ -129,6 +154,9 @@ def _spoil(connection: Connection, tables: int, step: int = 200) -> None:
 
 def main(
     tables: Annotated[int, typer.Option(help="Tables to make, with five policies each.")] = 2000,
+    to_json: Annotated[
+        Path | None, typer.Option("--json", help="Write everything measured.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Time the audit on the project's own schema, on a large one, and where everything is wrong."""
     settings = Settings.from_environment()
@@ -136,16 +164,18 @@ def main(
         _connected(application_url(settings)) as connection,
         _connected(migration_url(settings)) as owner,
     ):
-        _measure(connection, "own schema")
+        found = [_measure(connection, "own schema")]
         begun = time.perf_counter()
         _fill(owner, tables)
         filled = time.perf_counter() - begun
         typer.echo(f"made {tables} tables and {tables * 5} policies in {filled:.0f} s")
-        _measure(connection, "large schema")
-        _measure_each(connection)
+        found.append(_measure(connection, "large schema"))
         _spoil(owner, tables)
-        _measure(connection, "large schema, every table faulty")
-        _measure_each(connection)
+        found.append(_measure(connection, "large schema, every table faulty"))
+        server = connection.info.parameter_status("server_version")
+    if to_json is not None:
+        about = {"server": server, "python": platform.python_version(), "cores": os.cpu_count()}
+        to_json.write_text(json.dumps({**about, "measured": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from psycopg2.extensions import connection as DriverConnection  # noqa: N812
 from sqlalchemy import Connection
 
 from tenantry.audit.baseline import Baseline
+from tenantry.audit.formats.escapes import visible
 from tenantry.audit.parameters import DEFAULT_AUDIT, AuditConfig
 from tenantry.audit.report import Severity
 from tenantry.audit.runner import run_audit
@@ -35,10 +36,17 @@ def assert_isolated(
     report = run_audit(connection, config, baseline=baseline)
     if not report.fails(at):
         return
-    lines = [f"database {report.database}: {report.verdict}"]
-    for finding in report.findings:
-        if finding.severity >= at:
-            lines.append(f"  {finding}")
-            lines.append(f"    {finding.statement or finding.remedy}")
-    lines += [f"  {unseen.check} could not look: {unseen.why}" for unseen in report.unseen]
+    found = [finding for finding in report.findings if finding.severity >= at]
+    lines = [
+        f"{len(found)} finding{'' if len(found) == 1 else 's'} of severity {at} or worse in the "
+        f"database {report.database}, seen as {report.role}:"
+    ]
+    for finding in found:
+        lines.append(f"  {visible(str(finding))}")
+        lines.append(f"    {visible(finding.statement or finding.remedy, keep=chr(10))}")
+    lines += [
+        f"  {unseen.check} {'could not look' if unseen.blind else 'saw a part alone'}: "
+        f"{visible(unseen.why)}"
+        for unseen in report.unseen
+    ]
     raise AssertionError("\n".join(lines))

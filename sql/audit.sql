@@ -238,6 +238,8 @@ select
 -- Severity: note.
 \set check_id database_connect_public
 \ir audit/check.sql
+\set check_id event_trigger_disabled
+\ir audit/check.sql
 \set check_id function_execute_public
 \ir audit/check.sql
 \set check_id index_missing_tenant

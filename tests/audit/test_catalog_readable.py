@@ -16,6 +16,16 @@ def test_catalog_readable(audited: Audited, catalog: str, grantee: str) -> None:
     audited.mended()
 
 
+def test_column_of_a_catalog_is_found(audited: Audited) -> None:
+    """The values are in five columns of pg_statistic; all columns of pg_class are everybody's."""
+    audited.broken_by(
+        "grant select (stavalues1) on pg_catalog.pg_statistic to tenantry_app",
+        "grant select (relname) on pg_catalog.pg_class to tenantry_app",
+    )
+    audited.finds("catalog_readable", "pg_catalog.pg_statistic")
+    audited.mended()
+
+
 def test_another_tenants_values_are_in_the_statistics(audited: Audited) -> None:
     """The harm: ANALYZE keeps the most common values, whichever tenant's they are."""
     audited.broken_by(

@@ -19,15 +19,27 @@ with
       ('pg_subscription', 'passwords of other servers'),
       ('pg_user_mapping', 'passwords of other servers')
   ),
-  opened as (
-    select s.name, s.holds, pg_catalog.string_agg(distinct h.grantee, ', ') as grantees
+  listed as (
+    select s.name, s.holds, c.relacl as list
     from secret as s
     join pg_catalog.pg_class as c
       on c.relname = s.name and c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
-    cross join lateral pg_catalog.aclexplode(c.relacl) as acl
+    union all
+    select s.name, s.holds, a.attacl
+    from secret as s
+    join pg_catalog.pg_class as c
+      on c.relname = s.name and c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
+    join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attacl is not null
+    -- All its columns but the one with the password are everybody's.
+    where s.name <> 'pg_subscription'
+  ),
+  opened as (
+    select l.name, l.holds, pg_catalog.string_agg(distinct h.grantee, ', ') as grantees
+    from listed as l
+    cross join lateral pg_catalog.aclexplode(l.list) as acl
     join holder as h on h.oid = acl.grantee
     where acl.privilege_type = 'SELECT'
-    group by s.name, s.holds
+    group by l.name, l.holds
   )
 select
   'catalog_readable' as check_id, 'error' as severity, 'table' as object_type,

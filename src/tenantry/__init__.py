@@ -22,6 +22,7 @@ from tenantry.exceptions import (
     TenantSwitchError,
     UnfilterableStatementError,
     UnknownTenantError,
+    UnsearchableError,
     WrongRoleError,
 )
 from tenantry.maintenance import create_maintenance_engine, maintenance_session
@@ -34,6 +35,7 @@ from tenantry.models import (
     tenant_reference,
 )
 from tenantry.probe import Isolation
+from tenantry.search import TenantSearch
 from tenantry.sessions import (
     SessionLocal,
     clear_tenant,
@@ -61,9 +63,11 @@ __all__ = [
     "TenancyError",
     "Tenant",
     "TenantMixin",
+    "TenantSearch",
     "TenantSwitchError",
     "UnfilterableStatementError",
     "UnknownTenantError",
+    "UnsearchableError",
     "WrongRoleError",
     "clear_tenant",
     "create_maintenance_engine",

@@ -37,6 +37,10 @@ class IsolationNotEnforcedError(TenancyError):
     """The database does not keep tenants apart for this role, and the mode demands that it does."""
 
 
+class UnsearchableError(TenancyError, ValueError):
+    """A search is not made of an operator that is known to keep quiet, or its value is too long."""
+
+
 class MissingMigrationsError(TenancyError):
     """The database lacks tables that the models describe."""
 

@@ -17,15 +17,18 @@ from tenantry.alembic.operations import (
     ReleaseTenancyRolesOp,
     UndefineTenantSettingsOp,
 )
+from tenantry.alembic.searches import CreateTenantSearchOp, DropTenantSearchOp
 
 __all__ = [
     "AssumeRoleOp",
     "CreateBrokerSchemaOp",
     "CreateMaintenanceLogOp",
     "CreateTenancyRolesOp",
+    "CreateTenantSearchOp",
     "DefineTenantSettingsOp",
     "DropBrokerSchemaOp",
     "DropMaintenanceLogOp",
+    "DropTenantSearchOp",
     "ExposeTableOp",
     "IsolateTableOp",
     "ReleaseTenancyRolesOp",

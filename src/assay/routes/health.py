@@ -7,7 +7,9 @@ from fastapi import APIRouter, Request, Response
 from kombu.exceptions import KombuError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import literal, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
 
 from assay.worker import app as celery
 from tenantry import TenancyError
@@ -64,12 +66,28 @@ def metrics(request: Request) -> Response:
 
 
 def _isolation(request: Request) -> Literal["database", "filters", "unknown"]:
+    sessions: sessionmaker[Session] = request.app.state.sessions
     try:
-        probed = probe_isolation(request.app.state.sessions)
+        _ask(sessions)
+        probed = probe_isolation(sessions)
     except (SQLAlchemyError, TenancyError) as error:
         logger.warning("not ready: %s", error)
         return "unknown"
     return "filters" if probed.filtered else "database"
+
+
+def _ask(sessions: sessionmaker[Session]) -> None:
+    """Return if the database answers: that a connection is in the pool does not say so."""
+    question = select(literal(1))
+    try:
+        with sessions() as session:
+            session.execute(question)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        # One of before a restart, and with it all others: now there are none but new ones.
+        with sessions() as session:
+            session.execute(question)
 
 
 def _broker_answers() -> bool:

@@ -125,7 +125,9 @@ def test_environment_is_read() -> None:
     assert settings.maintenance_database_url is not None
 
 
-@pytest.mark.parametrize("name", ["TENANTRY_ENV", "TENANTRY_MODE", "TENANTRY_SCOPE"])
+@pytest.mark.parametrize(
+    "name", ["TENANTRY_ENV", "TENANTRY_MODE", "TENANTRY_SCOPE", "TENANTRY_CONTEXT"]
+)
 def test_misspelt_choice_is_refused(name: str) -> None:
     """A value that is no choice is an error which lists the choices."""
     with pytest.raises(ConfigurationError, match=f"{name} is 'of': use one of"):

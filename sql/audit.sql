@@ -156,6 +156,8 @@ select
 \ir audit/check.sql
 \set check_id function_leakproof
 \ir audit/check.sql
+\set check_id inheritance_parent_exposed
+\ir audit/check.sql
 \set check_id parameter_granted
 \ir audit/check.sql
 \set check_id policy_expression
@@ -172,6 +174,8 @@ select
 \ir audit/check.sql
 \set check_id runtime_role_privileged
 \ir audit/check.sql
+\set check_id server_files_reachable
+\ir audit/check.sql
 \set check_id server_version_cve
 \ir audit/check.sql
 \set check_id setting_default
@@ -179,6 +183,8 @@ select
 \set check_id shared_table_tenant_data
 \ir audit/check.sql
 \set check_id table_owner_reachable
+\ir audit/check.sql
+\set check_id tenant_column_collation
 \ir audit/check.sql
 \set check_id view_without_security_invoker
 \ir audit/check.sql
@@ -202,6 +208,8 @@ select
 \ir audit/check.sql
 \set check_id definer_function_public
 \ir audit/check.sql
+\set check_id extension_reaches_out
+\ir audit/check.sql
 \set check_id foreign_key_without_tenant
 \ir audit/check.sql
 \set check_id grant_option
@@ -210,9 +218,13 @@ select
 \ir audit/check.sql
 \set check_id index_not_led_by_tenant
 \ir audit/check.sql
+\set check_id large_objects_reachable
+\ir audit/check.sql
 \set check_id policy_function_unpinned
 \ir audit/check.sql
 \set check_id predefined_role_wide
+\ir audit/check.sql
+\set check_id publication_of_tenant_table
 \ir audit/check.sql
 \set check_id role_reachable
 \ir audit/check.sql
@@ -221,6 +233,8 @@ select
 \set check_id runtime_role_owns
 \ir audit/check.sql
 \set check_id schema_create
+\ir audit/check.sql
+\set check_id sequence_exposed
 \ir audit/check.sql
 \set check_id shared_table_writable
 \ir audit/check.sql
@@ -255,6 +269,8 @@ select
 \set check_id policy_function_costly
 \ir audit/check.sql
 \set check_id row_security_disabled
+\ir audit/check.sql
+\set check_id serial_identifier
 \ir audit/check.sql
 \set check_id setting_undefined
 \ir audit/check.sql

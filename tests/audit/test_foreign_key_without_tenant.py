@@ -72,6 +72,7 @@ def test_paired_and_shared_keys_pass(audited: Audited) -> None:
             then="partition by hash (organization_id)",
         ),
         "create table notes_0 partition of notes for values with (modulus 1, remainder 0)",
+        "alter table notes_0 owner to tenantry_owner",
         *walled(
             "replies",
             "note uuid, foreign key (organization_id, note) references notes (organization_id, id) "

@@ -9,13 +9,25 @@ CONTAINED = (("policy_contained", "extra on public.test_sets"),)
     ("body", "said"),
     [
         (f"language plpgsql stable as $$ begin return {SETTING}; end $$", "written in plpgsql"),
-        (f"language sql volatile return {SETTING}", "VOLATILE"),
+        (f"language plpgsql volatile as $$ begin return {SETTING}; end $$", "is VOLATILE"),
+        (f"language sql stable set work_mem = '4MB' return {SETTING}", "has a SET clause"),
+        (
+            "language sql stable return (select id from test_sets limit 1)",
+            "reads a table",
+        ),
+        (
+            "language sql stable security definer set search_path = pg_catalog, pg_temp "
+            f"return {SETTING}",
+            "is SECURITY DEFINER, has a SET clause",
+        ),
     ],
 )
 def test_policy_function_costly(audited: Audited, body: str, said: str) -> None:
     """Such a function cannot be folded into the query, and is called for each row."""
     audited.broken_by(
         f'create function "ten ""ant"() returns uuid {body}',
+        'alter function "ten ""ant"() owner to tenantry_owner',
+        'revoke execute on function "ten ""ant"() from public',
         'create policy extra on test_sets using (organization_id = "ten ""ant"())',
     )
     found = audited.finds("policy_function_costly", 'public."ten ""ant"()', besides=CONTAINED)
@@ -24,11 +36,11 @@ def test_policy_function_costly(audited: Audited, body: str, said: str) -> None:
 
 
 def test_functions_called_once_pass(audited: Audited) -> None:
-    """A sub-select makes one call a statement; SQL that is STABLE is folded into the query."""
+    """A sub-select makes one call a statement; an expression of SQL is folded into the query."""
     audited.broken_by(
         "create function tenant() returns uuid language plpgsql "
         f"as $$ begin return {SETTING}; end $$",
-        f"create function folded() returns uuid language sql stable return {SETTING}",
+        f"create function folded() returns uuid language sql volatile return {SETTING}",
         "create policy extra on test_sets "
         "using (organization_id = (select tenant()) and organization_id = folded())",
     )

@@ -18,7 +18,8 @@ CREATE = "create function tenant() returns uuid language sql stable"
 def test_policy_function_unpinned(audited: Audited, path: str) -> None:
     """A function of the same name, first in the caller's search_path, chose the tenant."""
     audited.broken_by(f"{CREATE} {path} as $$ select {SETTING} $$", *POLICY)
-    found = audited.finds("policy_function_unpinned", "public.tenant()", besides=BESIDES)
+    costly = (("policy_function_costly", "public.tenant()"),) if path else ()
+    found = audited.finds("policy_function_unpinned", "public.tenant()", besides=BESIDES + costly)
     assert "test_sets_tenant on public.test_sets" in found.problem
     audited.mended("drop function tenant()")
 
@@ -45,4 +46,6 @@ def test_function_behind_an_operator_is_found(audited: Audited) -> None:
 def test_pinned_function_passes(audited: Audited, body: str) -> None:
     """By its search_path, or because its names were found when it was created."""
     audited.broken_by(f"{CREATE} {body}", *POLICY)
-    assert {(each.check, each.object) for each in audited.audit().findings} == set(BESIDES)
+    found = {(each.check, each.object) for each in audited.audit().findings}
+    # What a SET clause costs is a note.
+    assert found - {("policy_function_costly", "public.tenant()")} == set(BESIDES)

@@ -59,12 +59,12 @@ where p.prosecdef
     when p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype then exists (
       select
       from pg_catalog.pg_trigger as g cross join runtime
-      where g.tgfoid = p.oid and not g.tgisinternal and g.tgenabled <> 'D'
+      where g.tgfoid = p.oid and not g.tgisinternal and g.tgenabled in ('O', 'A')
         and (pg_catalog.has_table_privilege(runtime.oid, g.tgrelid, 'INSERT, UPDATE, DELETE')
              or pg_catalog.has_any_column_privilege(runtime.oid, g.tgrelid, 'INSERT, UPDATE')))
     when p.prorettype = 'pg_catalog.event_trigger'::pg_catalog.regtype then exists (
       select from pg_catalog.pg_event_trigger as e
-      where e.evtfoid = p.oid and e.evtenabled <> 'D')
+      where e.evtfoid = p.oid and e.evtenabled in ('O', 'A'))
     else exists (
       select from runtime
       where pg_catalog.has_function_privilege(runtime.oid, p.oid, 'EXECUTE')

@@ -22,7 +22,7 @@ select
     then pg_catalog.format('alter table %s drop constraint %I, add constraint %2$I %s;',
       t.object, k.conname,
       pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(k.oid),
-        '( ON DELETE SET (?:NULL|DEFAULT))(?: \([^)]*\))?((?: (?:NOT )?DEFERRABLE)?'
+        '( ON DELETE SET (?:NULL|DEFAULT))(?: \(.*\))?((?: (?:NOT )?DEFERRABLE)?'
         '(?: INITIALLY DEFERRED)?(?: NOT ENFORCED| NOT VALID)?)$',
         '\1 (' || pg_catalog.replace(others.names, '\', '\\') || ')\2')) end as statement
 from tenant_table as t

@@ -1,5 +1,5 @@
--- Purpose: finds functions in the policies of tenant tables that are called for each row and cannot
---          be folded into the query: those in another language than SQL, and volatile ones.
+-- Purpose: finds functions in the policies of tenant tables that are called for each row, since they
+--          cannot be folded into the query.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
@@ -50,15 +50,24 @@ with
 select
   'policy_function_costly' as check_id, 'note' as severity, 'function' as object_type,
   p.oid::pg_catalog.regprocedure::text as object,
-  pg_catalog.format('it is %s: it is called for each row; used by %s',
-    case when p.provolatile = 'v' then 'VOLATILE' else 'written in ' || l.lanname end, used.names)
-    as problem,
-  case when p.provolatile = 'v' then 'mark it STABLE if it changes nothing, or write the expression '
-                                     'in its place'
-    else 'write it in SQL, or the expression in its place' end as remedy,
+  pg_catalog.format('it %s, and is not folded into the query: it is called for each row; used by %s',
+                    why.text, used.names) as problem,
+  'write the expression in its place, or call it in a sub-select of its own' as remedy,
   null as statement
 from unwrapped as used
 join pg_catalog.pg_proc as p on p.oid = used.oid
 join pg_catalog.pg_language as l on l.oid = p.prolang
-where p.provolatile = 'v' or l.lanname not in ('sql', 'internal', 'c')
+cross join lateral (
+  select pg_catalog.concat_ws(', ',
+    case when l.lanname not in ('sql', 'internal', 'c') then 'is written in ' || l.lanname end,
+    case when p.prosecdef then 'is SECURITY DEFINER' end,
+    case when p.proconfig is not null then 'has a SET clause' end,
+    -- PostgreSQL folds an expression of SQL in, whatever its mark, and nothing that reads a table.
+    case
+      when l.lanname = 'sql'
+           and case when p.prosqlbody is not null then pg_catalog.pg_get_functiondef(p.oid)
+                 else p.prosrc end ~* '\mfrom\M' then 'reads a table'
+      when l.lanname <> 'sql' and p.provolatile = 'v' then 'is VOLATILE' end) as text
+) as why
+where why.text <> ''
 order by 4

@@ -25,7 +25,7 @@ with
     join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     join pg_catalog.pg_roles as o on o.oid = c.relowner
     -- The rule that makes a view a view is view_without_security_invoker's affair.
-    where w.ev_type <> '1' and w.ev_enabled <> 'D'
+    where w.ev_type <> '1' and w.ev_enabled in ('O', 'A')
       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
       and (o.rolsuper or o.rolbypassrls)
   ),

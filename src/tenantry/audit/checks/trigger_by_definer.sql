@@ -19,7 +19,7 @@ select
   null as statement
 from tenant_table as t
 join pg_catalog.pg_trigger as g
-  on g.tgrelid = t.oid and not g.tgisinternal and g.tgenabled <> 'D'
+  on g.tgrelid = t.oid and not g.tgisinternal and g.tgenabled in ('O', 'A')
   -- Of a partitioned table, the trigger of the whole speaks for those of its partitions.
   and g.tgparentid = 0
 join pg_catalog.pg_proc as p on p.oid = g.tgfoid and p.prosecdef

@@ -1,0 +1,35 @@
+-- Purpose: finds functions that read or write the server's files, or the pages of tables and of the
+--          log, and that the application may execute: all tenants' rows are in those.
+-- Run by:  any role, in the audit's transaction, after facts/*.sql.
+-- Twice:   yes, it reads only.
+
+with
+  holder as materialized (
+    select h.oid::oid as oid, h.grantee
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
+      as h (oid bigint, grantee text)
+  ),
+  opened as (
+    select p.oid::pg_catalog.regprocedure::text as name,
+           pg_catalog.string_agg(distinct h.grantee, ', ') as grantees
+    from pg_catalog.pg_proc as p
+    join pg_catalog.pg_language as l on l.oid = p.prolang and l.lanname in ('internal', 'c')
+    cross join lateral pg_catalog.aclexplode(
+      coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as acl
+    join holder as h on h.oid = acl.grantee
+    where p.proname in (
+      'pg_read_file', 'pg_read_binary_file', 'lo_import', 'lo_export',
+      -- Of adminpack, and of pg_walinspect.
+      'pg_file_write', 'pg_file_rename', 'pg_file_unlink', 'pg_get_wal_block_info',
+      'pg_get_wal_fpi_info')
+    group by p.oid
+  )
+select
+  'server_files_reachable' as check_id, 'error' as severity, 'function' as object_type,
+  o.name as object,
+  pg_catalog.format('%s may execute it: all tenants'' rows are in the server''s files', o.grantees)
+    as problem,
+  'revoke EXECUTE' as remedy,
+  pg_catalog.format('revoke execute on function %s from %s;', o.name, o.grantees) as statement
+from opened as o
+order by o.name

@@ -1,0 +1,45 @@
+from tests.audit.conftest import Audited
+from tests.audit.walls import walled
+
+PARENT = 'odd."base ""b\'\n"'
+CHILD = (
+    "create schema odd",
+    f"create table {PARENT} (body text)",
+    "create table middle () inherits (" + PARENT + ")",
+    *walled("notes", "id uuid", then="inherits (middle)"),
+)
+
+
+def test_inheritance_parent_exposed(audited: Audited) -> None:
+    """A query of the parent, at any distance, showed the rows of all tenants."""
+    audited.broken_by(*CHILD)
+    assert audited.audit().findings == ()
+    audited.broken_by(f"grant select (body) on {PARENT} to tenantry_app")
+    found = audited.finds("inheritance_parent_exposed", PARENT)
+    assert "public.notes" in found.problem
+    audited.mended("alter table notes no inherit middle")
+
+
+def test_parent_with_an_open_policy_is_found(audited: Audited) -> None:
+    """Of the parent's policies one without a tenant column cannot tell tenants apart."""
+    audited.broken_by(*CHILD, f"grant select on {PARENT} to tenantry_app")
+    audited.broken_by(f"alter table {PARENT} enable row level security")
+    assert audited.audit().findings == ()
+    audited.broken_by(f"create policy everybody on {PARENT} for select using (true)")
+    audited.finds("inheritance_parent_exposed", PARENT)
+    audited.mended(f"revoke select on {PARENT} from tenantry_app")
+
+
+def test_children_of_a_tenant_table_are_judged_as_tables(audited: Audited) -> None:
+    """The parent's policies hold what is read by way of it, their own what is read directly."""
+    audited.broken_by(
+        *walled("base"),
+        "create table child () inherits (base)",
+        "alter table child owner to tenantry_owner",
+    )
+    audited.finds(
+        "row_security_off",
+        "public.child",
+        besides=(("wall_missing", "public.child"), ("permissive_missing", "public.child")),
+    )
+    audited.mended()

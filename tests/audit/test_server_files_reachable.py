@@ -1,0 +1,28 @@
+import pytest
+from tests.audit.conftest import Audited
+
+
+@pytest.mark.parametrize(
+    ("function", "grantee"),
+    [
+        ("pg_read_file(text)", "tenantry_app"),
+        ("pg_read_binary_file(text,bigint,bigint)", "public"),
+        ("lo_import(text)", "tenantry_login"),
+        ("lo_export(oid,text)", "tenantry_app"),
+    ],
+)
+def test_server_files_reachable(audited: Audited, function: str, grantee: str) -> None:
+    """The rows of all tenants are in files that the server reads for whoever may ask."""
+    audited.broken_by(f"grant execute on function {function} to {grantee}")
+    found = audited.finds("server_files_reachable", function)
+    assert found.problem.startswith(f"{grantee} may execute it")
+    audited.mended()
+
+
+def test_functions_of_the_same_name_pass(audited: Audited) -> None:
+    """One of one's own reads what its caller may; a grant to others is not the application's."""
+    audited.broken_by(
+        "create function pg_read_file(integer) returns integer language sql as 'select 1'",
+        "grant execute on function pg_read_file(text) to tenantry_maintenance",
+    )
+    assert audited.audit().findings == ()

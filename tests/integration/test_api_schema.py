@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import requests
@@ -89,7 +90,7 @@ def target(site: Site) -> Iterator[Target]:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_answer_is_what_the_document_says(case: schemathesis.Case, target: Target) -> None:
+def test_answer_is_what_the_document_says(case: schemathesis.Case[Any], target: Target) -> None:
     """Every answer has a status, a type and a shape of the document, and none is a 500.
 
     What the document forbids is refused, what needs a token is not answered without one, and each
@@ -101,7 +102,7 @@ def test_answer_is_what_the_document_says(case: schemathesis.Case, target: Targe
         ask(case, target, positive_data_acceptance, negative_data_rejection)
 
 
-def ask(case: schemathesis.Case, target: Target, *excluded: CheckFunction) -> None:
+def ask(case: schemathesis.Case[Any], target: Target, *excluded: CheckFunction) -> None:
     """Make the request as the member, and check the answer in every other way."""
     case.call_and_validate(
         base_url=str(target.site.http.base_url),
@@ -111,7 +112,7 @@ def ask(case: schemathesis.Case, target: Target, *excluded: CheckFunction) -> No
     )
 
 
-def named(case: schemathesis.Case, ids: Mapping[str, uuid.UUID]) -> bool:
+def named(case: schemathesis.Case[Any], ids: Mapping[str, uuid.UUID]) -> bool:
     """Put rows that exist into the path; return whether it names any."""
     known = {name: str(ids[name]) for name in case.path_parameters or {} if name in ids}
     case.path_parameters = {**(case.path_parameters or {}), **known}

@@ -26,23 +26,25 @@ def found(audited: Audited, version: int) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("version", "named", "least"),
     [
-        (150002, "PostgreSQL 15.2", "15.14"),
-        (150013, "PostgreSQL 15.13", "15.14"),
-        (160000, "PostgreSQL 16.0", "16.10"),
-        (170005, "PostgreSQL 17.5", "17.6"),
+        (150002, "PostgreSQL 15.2", "15.19"),
+        (150018, "PostgreSQL 15.18", "15.19"),
+        (160000, "PostgreSQL 16.0", "16.15"),
+        (170005, "PostgreSQL 17.5", "17.11"),
+        (180004, "PostgreSQL 18.4", "18.6"),
     ],
 )
 def test_server_version_cve(audited: Audited, version: int, named: str, least: str) -> None:
     """One finding that names each hole, and the version in which the last of them is mended."""
     ((name, problem, remedy),) = found(audited, version)
     assert name == named
-    assert "CVE-2025-8713" in problem
+    assert "CVE-2026-14666" in problem
+    assert ("CVE-2025-8713" in problem) == (version in (150002, 160000, 170005))
     assert ("CVE-2023-39418" in problem) == (version < 150004)
     assert ("CVE-2024-10976" in problem) == (version in (150002, 160000))
     assert f"{least} at least" in remedy
 
 
-@pytest.mark.parametrize("version", [150014, 150020, 160010, 170006, 180000, 190000])
+@pytest.mark.parametrize("version", [150019, 150020, 160015, 170011, 180006, 180007, 190000])
 def test_version_without_these_holes_is_not_found(audited: Audited, version: int) -> None:
     """The mended minor version itself, later ones, and majors that never had them."""
     assert found(audited, version) == []

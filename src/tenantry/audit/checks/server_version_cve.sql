@@ -18,7 +18,9 @@ with
        'a policy below a sub-query, WITH or a function is applied for the wrong role'),
       ('CVE-2024-10978', '{150009,160005,170001}', 'SET ROLE is reset to the wrong role'),
       ('CVE-2025-8713', '{150014,160010,170006}',
-       'the planner''s statistics of partitions show values that a policy hides')
+       'the planner''s statistics of partitions show values that a policy hides'),
+      ('CVE-2026-14666', '{150019,160015,170011,180006}',
+       'a cached plan keeps a role''s policies after its memberships have changed')
   ),
   open_hole as (
     select h.cve, h.what, mended.version

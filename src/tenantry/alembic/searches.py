@@ -149,7 +149,9 @@ def _create_tenant_search(operations: Operations, operation: CreateTenantSearchO
 
 @Operations.implementation_for(DropTenantSearchOp)
 def _drop_tenant_search(operations: Operations, operation: DropTenantSearchOp) -> None:
-    for statement in drop_search(operation.name, operation.table_name, operation.schema):
+    for statement in drop_search(
+        operation.name, operation.table_name, operation.schema, migration_tenancy(operations)
+    ):
         operations.execute(statement)
 
 
@@ -211,6 +213,7 @@ def create_search(search: Search, config: TenancyConfig) -> Iterator[DDL]:
     """Yield the statements that create a search, once its table and role are found fit for it."""
     table = qualified_name(search.table, search.schema)
     role = quote_identifier(search.role)
+    role_text = quote_literal(search.role)
     policy = search.policy(config)
     yield _check_table(search, table, policy.name)
     yield _admit_searcher(search, config)
@@ -223,33 +226,60 @@ def create_search(search: Search, config: TenancyConfig) -> Iterator[DDL]:
     yield _ddl(f"grant execute on function {function} to {quote_identifier(config.app_role)}")
     yield _ddl(f"alter function {function} owner to {role}")
     yield _as_login(
-        f"execute pg_catalog.format('revoke create on schema %I from {role}', place);",
+        f"""
+          execute pg_catalog.format('revoke create on schema %I from %I', place, {role_text});
+          {_dismissal(search.name, config)}
+        """,
         search.schema,
     )
 
 
-def drop_search(name: str, table_name: str, schema: str | None) -> Iterator[DDL]:
+def drop_search(
+    name: str, table_name: str, schema: str | None, config: TenancyConfig
+) -> Iterator[DDL]:
     """Yield the statements that drop a search, its policy and its role's rights."""
-    table = qualified_name(table_name, schema)
-    role = quote_identifier(Search.role_of(name))
-    yield _block(f"""
-        declare
-          before constant text := current_user;
-        begin
+    table, role = qualified_name(table_name, schema), quote_identifier(Search.role_of(name))
+    yield _as_login(
+        f"""
+          {_admission(name, config)}
           set local role {role};
           drop function {qualified_name(name, schema)};
           set local role none;
-          if before <> session_user then
-            execute pg_catalog.format('set local role %I', before);
-          end if;
-        end
-    """)
+          execute pg_catalog.format('revoke usage on schema %I from {role}', place);
+          {_dismissal(name, config)}
+        """,
+        schema,
+    )
     policy = quote_identifier(Search.policy_of(name, table_name))
     yield _ddl(f"drop policy {policy} on {table}")
     yield _ddl(f"revoke select on table {table} from {role}")
-    yield _as_login(
-        f"execute pg_catalog.format('revoke usage on schema %I from {role}', place);", schema
-    )
+
+
+def _admission(name: str, config: TenancyConfig) -> str:
+    """Return what lets the owner become the searcher for a moment, to hand a function over.
+
+    No longer, since the searcher's policies are for its members too: up to PostgreSQL 15 a member
+    cannot do without what it inherits.
+    """
+    role, owner = quote_literal(Search.role_of(name)), quote_literal(config.owner_role)
+    return f"""
+          if not pg_catalog.pg_has_role({owner}, {role}, 'member') then
+            execute pg_catalog.format('grant %I to %I', {role}, {owner})
+              || case when pg_catalog.current_setting('server_version_num')::integer < 160000
+                   then '' else ' with inherit false, set true' end;
+            perform pg_catalog.set_config('tenantry.admitted', {role}, true);
+          end if;
+    """.strip()
+
+
+def _dismissal(name: str, config: TenancyConfig) -> str:
+    """Return what ends the membership; one that somebody else has granted stays."""
+    role, owner = quote_literal(Search.role_of(name)), quote_literal(config.owner_role)
+    return f"""
+          if pg_catalog.current_setting('tenantry.admitted', true) = {role} then
+            execute pg_catalog.format('revoke %I from %I', {role}, {owner});
+          end if;
+    """.strip()
 
 
 def _check_table(search: Search, table: str, policy: str) -> DDL:
@@ -337,15 +367,7 @@ def _admit_searcher(search: Search, config: TenancyConfig) -> DDL:
               'role %I may more than a search may: it must not log in, have any attribute or be a '
               'member of anything', {role});
           end if;
-          if not pg_catalog.pg_has_role({owner}, {role}, 'member') then
-            begin
-              execute pg_catalog.format('grant %I to %I', {role}, {owner})
-                || case when pg_catalog.current_setting('server_version_num')::integer < 160000
-                     then '' else ' with inherit false, set true' end;
-            exception when unique_violation then
-              null;
-            end;
-          end if;
+          {_admission(search.name, config)}
           execute pg_catalog.format('grant usage, create on schema %I to %I', place, {role});
         """,
         search.schema,

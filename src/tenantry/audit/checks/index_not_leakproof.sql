@@ -13,7 +13,7 @@ with
     where t.attnum is not null and c.relrowsecurity and c.reltuples >= 10000
   ),
   part as materialized (
-    select t.object, t.reltuples, i.indexrelid, c.relname, k.position + 1 as position,
+    select t.oid as table_oid, t.attnum as tenant, t.object, t.reltuples, i.indexrelid, c.relname, k.position + 1 as position,
            i.indclass[k.position] as opclass,
            -- The functions of an expression stand in its tree; those of all of the index's.
            case when i.indkey[k.position] = 0 then i.indexprs::text end as expressions
@@ -40,7 +40,21 @@ with
           as found (captured)
         join pg_catalog.pg_proc as f on f.oid = found.captured[1]::oid
         where not f.proleakproof)
-    group by p.object, p.relname, p.reltuples
+    group by p.table_oid, p.tenant, p.indexrelid, p.object, p.relname, p.reltuples
+    -- Where each of its columns is searched (op.create_tenant_search), the policies of the searches
+    -- depend on them.
+    having exists (
+      select from pg_catalog.pg_depend as k
+      where k.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and k.objid = p.indexrelid
+        and k.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        and k.refobjid = p.table_oid and k.refobjsubid not in (0, p.tenant)
+        and not exists (
+          select from pg_catalog.pg_depend as d
+          join pg_catalog.pg_policy as s on s.oid = d.objid and not s.polpermissive
+          join pg_catalog.pg_proc as f on s.polroles = array[f.proowner] and f.prosecdef
+          where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+            and d.refclassid = k.refclassid and d.refobjid = k.refobjid
+            and d.refobjsubid = k.refobjsubid))
   )
 select
   'index_not_leakproof' as check_id, 'note' as severity, 'index' as object_type,
@@ -48,8 +62,8 @@ select
   pg_catalog.format('row security keeps it from being searched by %s, whose operators or functions '
                     'are not leakproof; the table has about %s rows', l.columns,
                     l.reltuples::bigint) as problem,
-  'search by a type whose operators are leakproof (a generated column can hold it), or in a SECURITY '
-  'DEFINER function that names the tenant; or mark the operator''s function LEAKPROOF, knowingly'
+  'search by a type whose operators are leakproof (a generated column can hold it), or by '
+  'op.create_tenant_search (docs/search.md); or mark the operator''s function LEAKPROOF, knowingly'
     as remedy,
   null as statement
 from leaky as l

@@ -12,7 +12,7 @@ with
   policy as materialized (
     select p.*
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
-      as p ("table" bigint, name text, permissive boolean, command text, to_public boolean,
+      as p (oid bigint, "table" bigint, name text, permissive boolean, command text, to_public boolean,
             exact boolean, excepted boolean, for_authenticator boolean, differs text)
   )
 select
@@ -24,6 +24,12 @@ select
 from policy as p
 join tenant_table as t on t.oid = p."table"::oid
 where not p.exact and not p.excepted and not p.for_authenticator
+  -- A search: it takes rows away, and from the role alone as which its function runs.
+  and not (not p.permissive and p.command = 'select'
+    and exists (
+      select from pg_catalog.pg_policy as s
+      join pg_catalog.pg_proc as f on s.polroles = array[f.proowner] and f.prosecdef
+      where s.oid = p.oid::oid))
   and exists (
     select from policy as w
     where w."table" = p."table" and not w.permissive and w.command = 'all' and w.to_public

@@ -109,7 +109,7 @@ def test_tests_added_at_once_have_a_place_each(api: As) -> None:
         new_test("a", expected=["("], metric="regex"),
         new_test("a", metric="guess"),
         new_test("  "),
-        new_test("a", organization_id=str(uuid.uuid4())),
+        new_test("a", organization_id="0b1f5d0e-8f5a-4c5e-9a39-6c1f6a6c2a10"),
         new_test("a", expected="yes"),
     ],
     ids=str,

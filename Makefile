@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo worker demo-tasks bench-audit bench-context bench-tasks test check lock clean
+.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-tasks test check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 	$(if $(BROKER),export BROKER_URL="$(BROKER)" && )\
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
 	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench-api: setup ## what the tenant layer costs a request, against a twin without it in the same run; ARGS=--help
+	@$(BIN)/python -m bench.api $(ARGS)
 
 bench-audit: setup ## how long the audit takes, on 2,000 tables with 10,000 policies too
 	@$(BIN)/python -m tenantry.testing sh -ec \

@@ -1,6 +1,7 @@
+import psycopg2
 import pytest
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import MINE, THEIRS, TWO_TENANTS, answer, walled
 
 KEY = "foreign key (organization_id, set_id) references test_sets (organization_id, id)"
 
@@ -53,3 +54,13 @@ def test_constraints_on_other_columns_pass(audited: Audited) -> None:
         "alter table notes disable trigger nothing",
     )
     assert audited.audit().findings == ()
+
+
+def test_reference_into_another_tenant_is_accepted(audited: Audited) -> None:
+    """The harm, though the key pairs the tenant columns."""
+    audited.broken_by(*TWO_TENANTS, *walled("notes", f"set_id uuid, {KEY}"))
+    insert = f"insert into notes values ('{MINE}', '{THEIRS}')"
+    with pytest.raises(psycopg2.errors.ForeignKeyViolation):
+        answer(audited, insert)
+    audited.broken_by("alter table notes disable trigger all")
+    answer(audited, insert)

@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import TWO_TENANTS, answer
 
 NAME = 'odd."all ""of\'\n;"'
 BODY = (
@@ -38,3 +39,11 @@ def test_procedure_is_found(audited: Audited) -> None:
     audited.broken_by("grant execute on procedure purge() to tenantry_app")
     assert audited.finds("definer_function_exposed", "public.purge()").object_type == "procedure"
     audited.mended("alter procedure purge() security invoker")
+
+
+def test_function_returns_the_rows_of_all(audited: Audited) -> None:
+    """The harm, and that it ends with an owner whom row security binds."""
+    audited.broken_by(*TWO_TENANTS, f"create function names() returns setof text {BODY}")
+    assert sorted(answer(audited, "select names()")) == [("mine",), ("theirs",)]
+    audited.broken_by("alter function names() owner to tenantry_owner")
+    assert answer(audited, "select names()") == [("mine",)]

@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import TWO_TENANTS, answer
 
 CREATE = "create function counted() returns bigint language sql security definer"
 CLOSED = (
@@ -61,3 +62,23 @@ def test_pinned_and_closed_functions_pass(audited: Audited) -> None:
         "create function plain() returns integer language sql as 'select 1'",
     )
     assert audited.audit().findings == ()
+
+
+def test_temporary_table_takes_the_place_of_the_real_one(audited: Audited) -> None:
+    """The harm: with TEMPORARY, which PUBLIC has on a new server, and until it is pinned."""
+    body = "as $$ begin return (select count(*) from test_sets); end $$"
+    audited.broken_by(
+        *TWO_TENANTS,
+        f"{CREATE.replace('language sql', 'language plpgsql')} {body}",
+        *CLOSED,
+        "do $$ begin execute format('grant temporary on database %I to tenantry_app', "
+        "current_database()); end $$",
+    )
+    look = (
+        "create temporary table test_sets (n integer)",
+        "grant select on test_sets to public",
+        "select counted()",
+    )
+    assert answer(audited, *look) == [(0,)]
+    audited.broken_by(PINNED)
+    assert answer(audited, *look) == [(1,)]

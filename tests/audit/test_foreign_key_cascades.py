@@ -1,6 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import MINE, THEIRS, TWO_TENANTS, answer, walled
 
 UNIQUE = "alter table test_sets add constraint bare unique (id)"
 BARE = ("unique_without_tenant", "bare on public.test_sets")
@@ -49,3 +49,16 @@ def test_paired_keys_may_cascade(audited: Audited) -> None:
         )
     )
     assert audited.audit().findings == ()
+
+
+def test_one_tenants_delete_takes_anothers_row(audited: Audited) -> None:
+    """The harm: row security does not hold what a cascade does."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        UNIQUE,
+        *walled("notes", "set_id uuid references test_sets (id) on delete cascade"),
+        f"insert into notes values ('{MINE}', '{THEIRS}')",
+    )
+    assert answer(audited, "select count(*) from notes") == [(1,)]
+    answer(audited, "delete from test_sets", tenant=THEIRS)
+    assert answer(audited, "select count(*) from notes") == [(0,)]

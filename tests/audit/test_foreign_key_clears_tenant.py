@@ -1,6 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import MINE, THEIRS, TWO_TENANTS, answer, walled
 
 KEY = (
     'constraint "k k" foreign key (organization_id, "set) \\1") '
@@ -63,3 +63,16 @@ def test_list_that_names_the_tenant_column_is_replaced(audited: Audited) -> None
     found = audited.finds("foreign_key_clears_tenant", '"k k" on public.notes')
     assert (found.statement or "").endswith(' ON DELETE SET DEFAULT ("set) \\1");')
     audited.mended()
+
+
+def test_row_becomes_that_of_the_default(audited: Audited) -> None:
+    """The harm: the end of one tenant hands its rows to another."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        *walled("notes", "body text"),
+        f"alter table notes alter column organization_id set default '{MINE}', "
+        "add foreign key (organization_id) references organizations on delete set default",
+        f"insert into notes values ('{THEIRS}', 'secret')",
+        "delete from organizations where name = 'theirs'",
+    )
+    assert answer(audited, "select body from notes") == [("secret",)]

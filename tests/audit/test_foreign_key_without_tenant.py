@@ -1,6 +1,7 @@
+import psycopg2
 import pytest
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import MINE, THEIRS, TWO_TENANTS, answer, walled
 
 HOSTILE = 'odd."select ""me"" \'now\'\n;"'
 # What a key on the id alone cannot be without.
@@ -80,3 +81,14 @@ def test_paired_and_shared_keys_pass(audited: Audited) -> None:
         ),
     )
     assert audited.audit().findings == ()
+
+
+def test_reference_into_another_tenant_is_accepted(audited: Audited) -> None:
+    """The harm: another tenant's id is accepted, one that is nobody's is not."""
+    audited.broken_by(
+        *TWO_TENANTS, UNIQUE, *walled("notes", "set_id uuid references test_sets (id)")
+    )
+    insert = "insert into notes (organization_id, set_id) values ('{}', {})"
+    answer(audited, insert.format(MINE, f"'{THEIRS}'"))
+    with pytest.raises(psycopg2.errors.ForeignKeyViolation):
+        answer(audited, insert.format(MINE, "gen_random_uuid()"))

@@ -1,4 +1,7 @@
+import psycopg2
+import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import TWO_TENANTS, answer
 
 NAME = 'public."leak ""s\'\n"'
 CREATE = (
@@ -34,3 +37,22 @@ def test_functions_that_are_not_called_or_not_marked_pass(audited: Audited) -> N
         "alter function citext_eq(citext, citext) leakproof",
     )
     assert audited.audit().findings == ()
+
+
+def test_rows_are_given_to_it_before_the_policy(audited: Audited) -> None:
+    """The harm: an error that names another tenant's row; without the mark it names one's own."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create function shout(text) returns boolean language plpgsql leakproof cost 0.0001 as "
+        "$$ begin if $1 = 'theirs' then raise exception 'saw %', $1; end if; return true; end $$",
+    )
+    # A table this small is read by its key, which leaves other tenants' rows where they are.
+    look = (
+        "set enable_indexscan = off",
+        "set enable_bitmapscan = off",
+        "select name from test_sets where shout(name)",
+    )
+    with pytest.raises(psycopg2.errors.RaiseException, match="saw theirs"):
+        answer(audited, *look)
+    audited.broken_by("alter function shout(text) not leakproof")
+    assert answer(audited, *look) == [("mine",)]

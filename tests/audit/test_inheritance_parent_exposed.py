@@ -1,5 +1,5 @@
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import THEIRS, answer, walled
 
 PARENT = 'odd."base ""b\'\n"'
 CHILD = (
@@ -43,3 +43,15 @@ def test_children_of_a_tenant_table_are_judged_as_tables(audited: Audited) -> No
         besides=(("wall_missing", "public.child"), ("permissive_missing", "public.child")),
     )
     audited.mended()
+
+
+def test_parent_shows_the_rows_of_all(audited: Audited) -> None:
+    """The harm: the child's wall holds the child's name alone."""
+    audited.broken_by(
+        "create table base (body text)",
+        *walled("notes", "id uuid", then="inherits (base)"),
+        f"insert into notes (organization_id, body) values ('{THEIRS}', 'secret')",
+        "grant select on base to tenantry_app",
+    )
+    assert answer(audited, "select body from notes") == []
+    assert answer(audited, "select body from base") == [("secret",)]

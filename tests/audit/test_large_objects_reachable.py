@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import THEIRS, answer
 
 from tenantry.testing.administration import connected
 
@@ -7,7 +8,8 @@ from tenantry.testing.administration import connected
 def name_of(audited: Audited) -> str:
     with connected(audited.database.superuser_url) as cursor:
         cursor.execute("select quote_ident(current_database())")
-        return str(cursor.fetchone()[0])
+        (name,) = cursor.fetchone() or ("",)
+        return str(name)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,10 @@ def test_grants_to_others_pass(audited: Audited) -> None:
         "create function lo_mine() returns integer language sql as 'select 1'",
     )
     assert audited.audit().findings == ()
+
+
+def test_one_tenant_reads_what_another_stored(audited: Audited) -> None:
+    """The harm: the object is the role's, and the role is everybody's."""
+    audited.broken_by("grant execute on function lo_from_bytea(oid, bytea), lo_get(oid) to public")
+    answer(audited, "select lo_from_bytea(7777, 'secret')", tenant=THEIRS)
+    assert answer(audited, "select convert_from(lo_get(7777), 'UTF8')") == [("secret",)]

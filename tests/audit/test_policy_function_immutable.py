@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import THEIRS, TWO_TENANTS, answer
 
 SETTING = "nullif(current_setting('app.current_organization', true), '')::uuid"
 WITHOUT_WALL = (
@@ -54,3 +55,22 @@ def test_pure_functions_and_contained_policies_pass(audited: Audited) -> None:
     audited.finds("policy_contained", "extra on public.test_sets")
     audited.broken_by("drop policy extra on test_sets", *policy(f"same({SETTING})"))
     assert "policy_function_immutable" not in {each.check for each in audited.audit().findings}
+
+
+def test_plan_serves_the_previous_tenants_rows(audited: Audited) -> None:
+    """The harm, and that it ends with the mark."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        f"create function tenant() returns uuid language sql immutable return {SETTING}",
+        *policy("tenant()"),
+    )
+    look = (
+        "set plan_cache_mode = force_generic_plan",
+        "prepare names as select name from test_sets",
+        "execute names",
+        f"select set_config('app.current_organization', '{THEIRS}', false)",
+        "execute names",
+    )
+    assert answer(audited, *look) == [("mine",)]
+    audited.broken_by("alter function tenant() stable")
+    assert answer(audited, *look) == [("theirs",)]

@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import THEIRS, TWO_TENANTS, answer
 
 SETTING = "nullif(current_setting('app.current_organization', true), '')::uuid"
 BESIDES = (
@@ -49,3 +50,23 @@ def test_pinned_function_passes(audited: Audited, body: str) -> None:
     found = {(each.check, each.object) for each in audited.audit().findings}
     # What a SET clause costs is a note.
     assert found - {("policy_function_costly", "public.tenant()")} == set(BESIDES)
+
+
+def test_function_of_the_same_name_chooses_the_tenant(audited: Audited) -> None:
+    """The harm: with CREATE on one schema, the application is whom it says."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create function stated() returns text language sql stable as "
+        "$$ select current_setting('app.current_organization', true) $$",
+        f"{CREATE} as $$ select nullif(stated(), '')::uuid $$",
+        *POLICY,
+        "create schema mine",
+        "grant usage, create on schema mine to tenantry_app",
+    )
+    assert answer(audited, "select name from test_sets") == [("mine",)]
+    planted = (
+        f"create function mine.stated() returns text language sql as $$ select '{THEIRS}' $$",
+        "set search_path = mine, public",
+        "select name from public.test_sets",
+    )
+    assert answer(audited, *planted) == [("theirs",)]

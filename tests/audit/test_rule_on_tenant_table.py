@@ -1,6 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited, MakeRole
-from tests.audit.walls import walled
+from tests.audit.walls import TWO_TENANTS, answer, walled
 
 DOORBELL = 'odd."door ""bell""\'\n;"'
 
@@ -63,3 +63,17 @@ def test_rules_that_reach_no_tenant_pass(audited: Audited) -> None:
         "grant insert on shared to tenantry_app",
     )
     audited.finds("shared_table_writable", "public.shared")
+
+
+def test_rule_shows_the_rows_of_all(audited: Audited) -> None:
+    """The harm, and that it ends with an owner whom row security binds."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create table doorbell (n integer)",
+        "create rule r as on insert to doorbell do instead select name from test_sets",
+        "grant insert on doorbell to tenantry_app",
+    )
+    ring = "insert into doorbell values (1)"
+    assert sorted(answer(audited, ring)) == [("mine",), ("theirs",)]
+    audited.broken_by("alter table doorbell owner to tenantry_owner")
+    assert answer(audited, ring) == [("mine",)]

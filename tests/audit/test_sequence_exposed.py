@@ -1,6 +1,7 @@
+import psycopg2
 import pytest
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import THEIRS, answer, walled
 
 NOTES = 'public."n ""o\'\n"'
 SEQUENCE = 'public."n ""o\'\n_id_seq"'
@@ -50,3 +51,16 @@ def test_what_an_insert_needs_passes(audited: Audited) -> None:
         "grant all on sequence shared to tenantry_app",
     )
     audited.finds(*NUMBERED[0])
+
+
+def test_sequence_is_read_and_set_back(audited: Audited) -> None:
+    """The harm: it tells of others' rows, and their next insert fails."""
+    audited.broken_by(
+        *walled("notes", "id bigserial primary key"),
+        f"insert into notes (organization_id) values ('{THEIRS}'), ('{THEIRS}')",
+        "grant all on sequence notes_id_seq to tenantry_app",
+    )
+    assert answer(audited, "select last_value from notes_id_seq") == [(2,)]
+    answer(audited, "select setval('notes_id_seq', 1, false)")
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        answer(audited, f"insert into notes (organization_id) values ('{THEIRS}')", tenant=THEIRS)

@@ -1,5 +1,7 @@
+import psycopg2
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import answer
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,12 @@ def test_functions_of_the_same_name_pass(audited: Audited) -> None:
         "grant execute on function pg_read_file(text) to tenantry_maintenance",
     )
     assert audited.audit().findings == ()
+
+
+def test_server_reads_its_files_for_the_application(audited: Audited) -> None:
+    """The harm: a file of the server, which holds no rows but could."""
+    look = "select length(pg_read_file('PG_VERSION')) > 0"
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        answer(audited, look)
+    audited.broken_by("grant execute on function pg_read_file(text) to tenantry_app")
+    assert answer(audited, look) == [(True,)]

@@ -1,5 +1,5 @@
 from tests.audit.conftest import Audited
-from tests.audit.walls import walled
+from tests.audit.walls import answer, walled
 
 
 def test_tenant_column_nullable(audited: Audited) -> None:
@@ -30,3 +30,16 @@ def test_other_ways_to_say_not_null_pass(audited: Audited) -> None:
     )
     audited.finds("tenant_column_nullable", "organization_id on public.notes")
     audited.mended()
+
+
+def test_row_of_no_tenant_is_not_checked(audited: Audited) -> None:
+    """The harm: a reference to nothing, in a row that nobody is shown."""
+    audited.broken_by(
+        *walled(
+            "notes",
+            "id uuid, foreign key (organization_id, id) references test_sets (organization_id, id)",
+        ),
+        "alter table notes alter column organization_id drop not null",
+        "insert into notes values (null, gen_random_uuid())",
+    )
+    assert answer(audited, "select * from notes") == []

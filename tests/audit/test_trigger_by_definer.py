@@ -1,4 +1,5 @@
 from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import TWO_TENANTS, answer
 
 FUNCTION = (
     "create function counted() returns trigger language plpgsql security definer "
@@ -41,3 +42,21 @@ def test_harmless_triggers_pass(audited: Audited) -> None:
         "create trigger t after insert on tests for each statement execute function plain()",
     )
     assert audited.audit().findings == ()
+
+
+def test_trigger_copies_the_rows_of_all(audited: Audited) -> None:
+    """The harm, and that it ends with an owner whom row security binds."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create table copies (name text)",
+        "alter table copies owner to tenantry_owner",
+        "grant select on copies to tenantry_app",
+        "create function copied() returns trigger language plpgsql security definer "
+        "set search_path = pg_catalog, pg_temp as $$ begin "
+        "insert into public.copies select name from public.test_sets; return null; end $$",
+        "create trigger t after update on test_sets for each statement execute function copied()",
+    )
+    look = ("update test_sets set name = name", "select name from copies")
+    assert sorted(answer(audited, *look)) == [("mine",), ("theirs",)]
+    audited.broken_by("truncate copies", "alter function copied() owner to tenantry_owner")
+    assert answer(audited, *look) == [("mine",)]

@@ -4,25 +4,29 @@
 -- Twice:   yes, it reads only.
 
 with
+  -- What policies call, by name or by an operator; the server's own functions are not recorded.
+  dependency as materialized (
+    select d.objid as policy_oid, d.refobjid as oid
+    from pg_catalog.pg_depend as d
+    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    union
+    select d.objid, o.oprcode
+    from pg_catalog.pg_depend as d
+    join pg_catalog.pg_operator as o on o.oid = d.refobjid
+    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+      and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  ),
   policy as materialized (
     select p.oid::oid as oid, p."table"::oid as table_oid, p.name
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
       as p (oid bigint, "table" bigint, name text)
+    -- Without any, the thousands that there may be are not unfolded.
+    where exists (select from dependency)
   ),
-  -- What a policy calls, by name or by an operator; the server's own functions are not recorded.
   called as materialized (
-    select d.refobjid as oid, policy.oid as policy_oid, policy.name, policy.table_oid
-    from policy
-    join pg_catalog.pg_depend as d
-      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-    union
-    select o.oprcode, policy.oid, policy.name, policy.table_oid
-    from policy
-    join pg_catalog.pg_depend as d
-      on d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = policy.oid
-      and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
-    join pg_catalog.pg_operator as o on o.oid = d.refobjid
+    select d.oid, policy.oid as policy_oid, policy.name, policy.table_oid
+    from dependency as d join policy on policy.oid = d.policy_oid
   ),
   -- Called once for each statement where it stands in a sub-select by itself.
   unwrapped as (

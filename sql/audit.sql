@@ -62,6 +62,10 @@
 \else
   \set check ''
 \endif
+\if :{?skip}
+\else
+  \set skip ''
+\endif
 \if :{?list}
 \else
   \set list off
@@ -289,7 +293,8 @@ select
         :'tenantry_checks',
         pg_catalog.json_array_length(pg_catalog.current_setting('tenantry.tables')::json)) end
     || case when :tenantry_warnings > 0 then '; warnings: ' || :'tenantry_warnings' else '' end
-    || case when :tenantry_notes > 0 then '; notes: ' || :'tenantry_notes' else '' end,
+    || case when :tenantry_notes > 0 then '; notes: ' || :'tenantry_notes' else '' end
+    || case when :'skip' <> '' then '; not asked for: ' || :'skip' else '' end,
     true) as tenantry_verdict
 from (
   select pg_catalog.concat_ws('; ',

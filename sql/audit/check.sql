@@ -2,7 +2,8 @@
 --          for the verdict. A part of audit.sql.
 -- Run by:  any role. Twice: yes.
 
-select :'check' in ('', :'check_id') as tenantry_wanted
+select :'check' in ('', :'check_id')
+       and :'check_id' <> all (pg_catalog.string_to_array(:'skip', ',')) as tenantry_wanted
 \gset
 \if :tenantry_wanted
   \ir ../../src/tenantry/audit/checks/:check_id.sql

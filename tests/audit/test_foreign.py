@@ -11,6 +11,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812
 from sqlalchemy.engine import URL
+from tests.audit.conftest import OF_THE_DATABASE, OF_THE_SERVER
 from tests.conftest import RequireService
 from tests.fixtures.psql import AUDIT, run_psql
 
@@ -147,7 +148,7 @@ class Foreign:
 
     def audit(self, looker: str = "app") -> Report:
         """Return what Python finds."""
-        return run_audit(self.connection(looker), self.config)
+        return run_audit(self.connection(looker), self.config, only=OF_THE_DATABASE)
 
     def told(self, looker: str = "app") -> list[tuple[str | None, ...]]:
         """Return what psql finds: the seven columns of each finding."""
@@ -157,6 +158,7 @@ class Foreign:
             "organization_setting": self.site.setting,
             "user_setting": "my.user",
             "app_role": self.roles["app"],
+            "skip": OF_THE_SERVER,
         }
         if self.site.root is not None:
             given["root_table"] = self.site.root

@@ -4,28 +4,20 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL
-from tests.audit.conftest import Audited
+from tests.audit.conftest import OF_THE_DATABASE, OF_THE_SERVER, Audited
+from tests.fixtures.psql import AUDIT, run_psql
 
 from tenantry.audit import checks
-from tenantry.config import libpq_url
-from tenantry.embedded.binaries import find_binaries
 
-SCRIPT = Path(__file__).parents[2] / "sql" / "audit.sql"
 BREAK = "alter table test_sets no force row level security"
+SKIPPED = f"; not asked for: {OF_THE_SERVER}"
 
 
 def psql(
-    url: URL, *variables: str, stop: bool = True, script: Path = SCRIPT
+    url: URL, *variables: str, stop: bool = True, script: Path = AUDIT
 ) -> subprocess.CompletedProcess[str]:
-    given = [f"--set={each}" for each in (*(["ON_ERROR_STOP=1"] if stop else []), *variables)]
-    command = [str(find_binaries().psql), "--no-psqlrc", "--quiet", f"--dbname={libpq_url(url)}"]
-    return subprocess.run(
-        [*command, *given, f"--file={script}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    """Run all checks but that of the server's version, which is no test's doing."""
+    return run_psql(url, script, f"skip={OF_THE_SERVER}", *variables, stop=stop)
 
 
 def found(output: str) -> list[tuple[str, str]]:
@@ -37,7 +29,8 @@ def test_isolated_database_prints_the_verdict_alone(app_url: URL) -> None:
     done = psql(app_url)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
-        rf"ISOLATED: {len(checks())} checks of \d+ tables, no fault found\n", done.stdout
+        rf"ISOLATED: {len(OF_THE_DATABASE)} checks of \d+ tables, no fault found{SKIPPED}\n",
+        done.stdout,
     )
 
 
@@ -55,7 +48,9 @@ def test_psql_finds_what_python_finds(audited: Audited) -> None:
     report = audited.audit()
     assert found(done.stdout) == [(each.check, each.object) for each in report.findings]
     assert len(report.findings) == 4
-    assert done.stdout.endswith("NOT ISOLATED: 3 error-level findings, see above; notes: 1\n")
+    assert done.stdout.endswith(
+        f"NOT ISOLATED: 3 error-level findings, see above; notes: 1{SKIPPED}\n"
+    )
     assert done.stderr.count("ERROR") == 1
     told = psql(audited.database.app_url, stop=False)
     assert (told.returncode, told.stdout) == (0, done.stdout)
@@ -118,7 +113,7 @@ def test_options_of_the_connection_are_seen_and_do_no_harm(app_url: URL) -> None
 def test_server_that_is_too_old_is_refused(app_url: URL, tmp_path: Path) -> None:
     """Shown by raising the bound, since no such server is at hand."""
     script = tmp_path / "audit.sql"
-    text = SCRIPT.read_text()
+    text = AUDIT.read_text()
     assert "150000" in text
     script.write_text(text.replace("150000", "990000"))
     for stop, status in ((True, 3), (False, 0)):
@@ -128,3 +123,12 @@ def test_server_that_is_too_old_is_refused(app_url: URL, tmp_path: Path) -> None
             "PostgreSQL 15 or newer is needed, this server is older: nothing was looked at.\n"
         )
         assert done.stderr.count("ERROR") == 1
+
+
+def test_skipped_checks_are_named_by_the_verdict(audited: Audited) -> None:
+    """`-v skip=ID,ID`: what was not asked for did not pass unseen."""
+    audited.broken_by(BREAK)
+    skipped = f"{OF_THE_SERVER},row_security_off"
+    done = psql(audited.database.app_url, f"skip={skipped}")
+    assert (done.returncode, found(done.stdout)) == (0, [])
+    assert done.stdout.endswith(f"; not asked for: {skipped}\n")

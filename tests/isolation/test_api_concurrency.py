@@ -17,7 +17,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, NullPool, event, select
 from sqlalchemy.orm import Session, sessionmaker
 from tests.fixtures.api_app import create_app
 from tests.fixtures.api_storm import (
@@ -260,3 +260,21 @@ def test_slow_upload_holds_up_nobody(fresh_database: Database) -> None:
             assert http.get("/test_sets", headers=member.headers).status_code == 200
             go_on.set()
             assert slow.result().json()["tests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "turns"),
+    [
+        ({}, 14),
+        ({"pool_size": 2, "max_overflow": 0}, 1),
+        ({"pool_size": 1, "max_overflow": 0}, 1),
+        ({"pool_size": 0}, None),
+        ({"max_overflow": -1}, None),
+        ({"poolclass": NullPool}, None),
+    ],
+    ids=str,
+)
+def test_turns_are_one_less_than_connections(options: dict[str, Any], turns: int | None) -> None:
+    """As many requests have a Session as the pool has connections but one; none waits without."""
+    found = Turns.of(create_tenant_engine("postgresql+psycopg2://a@127.0.0.1/a", **options))
+    assert (found.semaphore.value if found.semaphore else None) == turns

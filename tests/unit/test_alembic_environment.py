@@ -41,6 +41,7 @@ def test_example_holds_valid_values_for_each_setting(tmp_path: Path) -> None:
         "TENANTRY_ENV",
         "TENANTRY_MODE",
         "TENANTRY_SCOPE",
+        "TENANTRY_CONTEXT",
         "BROKER_URL",
         "CELERY_RESULT_BACKEND",
         "TENANTRY_TASK_KEY",

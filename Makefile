@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-tasks test check lock clean
+.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-search bench-tasks test check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-audit: setup ## how long the audit takes, on 2,000 tables with 10,000 poli
 
 bench-context: setup ## what a tenant costs a unit of work, against a plain Session in the same run; ARGS=--help
 	@$(BIN)/python -m bench.context $(ARGS)
+
+bench-search: setup ## what searching one tenant costs, against no row security in the same run; ARGS=--quick
+	@$(BIN)/python -m bench.search $(ARGS)
 
 bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help
 	@$(BIN)/python -m bench.tasks $(ARGS)

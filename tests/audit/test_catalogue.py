@@ -18,6 +18,7 @@ OF_THE_MACHINERY = {
     "listing",
     "psql",
     "runner",
+    "searches",
 }
 
 SECTION = re.compile(

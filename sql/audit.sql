@@ -180,8 +180,6 @@ select
 \ir audit/check.sql
 \set check_id server_files_reachable
 \ir audit/check.sql
-\set check_id server_version_cve
-\ir audit/check.sql
 \set check_id setting_default
 \ir audit/check.sql
 \set check_id shared_table_tenant_data
@@ -239,6 +237,8 @@ select
 \set check_id schema_create
 \ir audit/check.sql
 \set check_id sequence_exposed
+\ir audit/check.sql
+\set check_id server_version_cve
 \ir audit/check.sql
 \set check_id shared_table_writable
 \ir audit/check.sql

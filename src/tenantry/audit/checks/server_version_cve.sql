@@ -30,7 +30,7 @@ with
     where mended.version / 10000 = server.version / 10000 and server.version < mended.version
   )
 select
-  'server_version_cve' as check_id, 'error' as severity, 'server' as object_type,
+  'server_version_cve' as check_id, 'warning' as severity, 'server' as object_type,
   pg_catalog.format('PostgreSQL %s.%s', server.version / 10000, server.version % 10000) as object,
   pg_catalog.string_agg(o.cve || ': ' || o.what, '; ' order by o.cve) as problem,
   pg_catalog.format('install the newest minor version, %s.%s at least: it takes a restart alone',

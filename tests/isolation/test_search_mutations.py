@@ -1,0 +1,142 @@
+"""Searches with a part taken away: what then leaks, and what holds without it."""
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg2.errors import InvalidEscapeSequence
+from sqlalchemy import Engine, select
+from tests.conftest import RequireService
+from tests.fixtures.catalogs import A, B, Base, by_label, create_catalog
+from tests.isolation.test_search import expected, labels
+
+from tenantry import create_tenant_engine
+from tenantry.testing import Database, Server
+from tenantry.testing.administration import connected
+
+ALL = set(range(1, 13))
+FUNCTION = "goods_by_label(text)"
+POLICY = by_label.search.policy().name
+
+
+@pytest.fixture
+def database(
+    fresh_database: Database, tenantry_server: Server, require_service: RequireService
+) -> Database:
+    """Return a catalog of the test's own."""
+    require_service(tenantry_server.superuser, "extensions take a superuser")
+    create_catalog(fresh_database)
+    return fresh_database
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """Return the application's engine on the catalog."""
+    engine = create_tenant_engine(database.app_url, mode="database", metadata=Base.metadata)
+    yield engine
+    engine.dispose()
+
+
+def change(database: Database, *statements: str) -> None:
+    """Execute statements as a superuser."""
+    with connected(database.superuser_url) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def found(engine: Engine) -> set[str]:
+    """Return what tenant A finds by its number 1, after B has looked."""
+    labels(engine, B, select(by_label("good 1")))
+    return labels(engine, A, select(by_label("good 1")))
+
+
+def test_a_searcher_beyond_the_wall_leaks(database: Database, engine: Engine) -> None:
+    """The wall is what keeps a search in: a role with BYPASSRLS finds everybody's rows."""
+    assert found(engine) == expected("a", {1, 10, 11, 12})
+    change(database, f"alter function {FUNCTION} owner to tenantry_maintenance")
+    assert found(engine) == expected("a", ALL) | expected("b", ALL)
+
+
+def test_without_the_wall_the_search_itself_holds(database: Database, engine: Engine) -> None:
+    """The tenant rule stands in the search too: both of the wall's policies opened, none leaks."""
+    for policy in ("goods_tenant", "goods_tenant_wall"):
+        change(database, f"alter policy {policy} on goods using (true)")
+    with connected(database.app_url) as cursor:
+        cursor.execute("select set_config('app.current_organization', %s, false)", [str(A)])
+        cursor.execute("select label from goods_by_label('good 1')")
+        assert {label for (label,) in cursor.fetchall()} == expected("a", {1, 10, 11, 12})
+        change(
+            database,
+            f"alter policy {POLICY} on goods using (label ilike '%good 1 %')",
+        )
+        cursor.execute("select label from goods_by_label('good 1')")
+        assert {label for (label,) in cursor.fetchall()} == expected("a", {1}) | expected("b", {1})
+
+
+def test_without_its_policy_a_search_finds_the_tenants_rows(
+    database: Database, engine: Engine
+) -> None:
+    """What is lost with the policy is the search, not the wall."""
+    change(database, f"drop policy {POLICY} on goods")
+    assert found(engine) == expected("a", ALL)
+
+
+def test_without_its_pin_a_search_means_what_it_meant(database: Database, engine: Engine) -> None:
+    """A body that was parsed at its creation does not look names up; the pin is the second lock."""
+    change(database, f"alter function {FUNCTION} reset search_path", "create schema planted")
+    change(
+        database,
+        "create table planted.goods as select * from public.goods",
+        "create function planted.set_config(text, text, boolean) returns text language sql "
+        "return null",
+        "grant usage on schema planted to public",
+        "grant select on planted.goods to public",
+    )
+    with connected(database.app_url) as cursor:
+        cursor.execute("select set_config('app.current_organization', %s, false)", [str(A)])
+        cursor.execute("set search_path = planted, pg_catalog, public")
+        cursor.execute("select label from public.goods_by_label('good 1')")
+        assert {label for (label,) in cursor.fetchall()} == expected("a", {1, 10, 11, 12})
+        # A body of text, unpinned, is what the planted table is for.
+        change(
+            database,
+            "create function by_text(wanted text) returns setof public.goods language sql stable "
+            "security definer as 'select * from goods'",
+            "alter function by_text(text) owner to goods_by_label_searcher",
+            "grant select on planted.goods to goods_by_label_searcher",
+        )
+        cursor.execute("select label from public.by_text('good 1')")
+        leaked = {label for (label,) in cursor.fetchall()}
+        assert leaked == expected("a", ALL) | expected("b", ALL)
+
+
+def test_a_pattern_left_as_it_is_tells_of_other_tenants(database: Database) -> None:
+    """Without the escapes, an error tells A of a row of B's, where no index holds the two apart."""
+    change(
+        database,
+        "update goods set label = 'Secret plan' where label = 'Good 3 of b'",
+    )
+
+    def told(value: str) -> bool:
+        with connected(database.app_url) as cursor:
+            cursor.execute("select set_config('app.current_organization', %s, false)", [str(A)])
+            # The planner asks the cheaper condition first, and that is not the tenant's.
+            cursor.execute("set enable_indexscan = off")
+            cursor.execute("set enable_bitmapscan = off")
+            try:
+                cursor.execute("select count(*) from goods_by_label(%s)", [value])
+            except InvalidEscapeSequence:
+                return True
+            assert cursor.fetchall() == [(0,)]
+            return False
+
+    guesses = ("Secret p\\", "Secret q\\")
+    assert [told(guess) for guess in guesses] == [False, False]
+    rule = by_label.search.policy().using or ""
+    setting = rule.split("current_setting('tenantry.")[1].split("'")[0]
+    change(
+        database,
+        f"alter policy {POLICY} on goods using (organization_id = nullif(current_setting("
+        "'app.current_organization', true), '')::uuid and label ilike "
+        f"(select substr(nullif(current_setting('tenantry.{setting}', true), ''), 2)))",
+    )
+    assert [told(guess) for guess in guesses] == [True, False]

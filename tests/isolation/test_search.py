@@ -115,6 +115,13 @@ def test_filters_give_the_same_rows_where_the_wall_is_missing(
             assert labels(engine, tenant, select(search(*values))) == expected(letter, numbers)
         with pytest.raises(MissingTenantError):
             labels(engine, None, select(search(*values)))
+    # A statement that is compiled already takes the values of the next call.
+    for number in range(1, 13):
+        for tenant, letter in ((A, "a"), (B, "b")):
+            both = by_price(number, number)
+            assert labels(engine, tenant, select(both)) == expected(letter, {number})
+            assert labels(engine, tenant, select(both).where(both.price > number)) == set()
+    assert labels(engine, A, select(by_label("%"))) == set()
     engine.dispose()
     database.drop()
 

@@ -1,18 +1,20 @@
 """The operations of searches: their SQL, what they refuse, and their place in autogenerate."""
 
+import re
 from typing import Any, get_args
 
 import pytest
 from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
 from tests.conftest import RequireService
 from tests.fixtures.catalogs import (
     SEARCHES,
+    A,
     Base,
     Good,
     by_label,
@@ -20,12 +22,19 @@ from tests.fixtures.catalogs import (
     create_search,
     operations,
 )
-from tests.migration.conftest import Dump, Execute
+from tests.migration.conftest import ROOT, Dump, Execute
 from tests.migration.test_ddl import ADOPTER, RULE, Script
 
-from tenantry import ConfigurationError, TenantSearch, UnsearchableError
+from tenantry import (
+    ConfigurationError,
+    TenantSearch,
+    UnsearchableError,
+    create_tenant_engine,
+    tenant_scope,
+)
 from tenantry.rls import Match
 from tenantry.testing import Database, Server
+from tenantry.testing.administration import connected
 
 
 @pytest.fixture
@@ -278,3 +287,33 @@ def test_declarations_are_checked() -> None:
 
     with pytest.raises(ConfigurationError, match="one tenant table"):
         TenantSearch("colours", Colour, Colour.name, match="contains_text")
+
+
+def test_searches_of_the_documentation_are_made_and_used(
+    fresh_database: Database, tenantry_server: Server, require_service: RequireService
+) -> None:
+    """Who follows docs/search.md has the searches that it shows."""
+    require_service(tenantry_server.superuser, "extensions take a superuser")
+    models, operation, use = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "search.md").read_text(), flags=re.DOTALL
+    )
+    names: dict[str, Any] = {"select": select}
+    exec(models, names)  # noqa: S102 - the documentation's own
+    with connected(fresh_database.superuser_url) as cursor:
+        cursor.execute("create extension pg_trgm; create extension btree_gin")
+    with operations(fresh_database.owner_url) as op:
+        op.assume_owner()
+        names["Base"].metadata.create_all(op.get_bind())
+        op.isolate_table("customers")
+        exec(operation, {"op": op})  # noqa: S102
+        for name in ("customers_named", "customers_owing"):
+            create_search(op, names[name])
+    engine = create_tenant_engine(fresh_database.app_url, metadata=names["Base"].metadata)
+    with tenant_scope(A, sessions=sessionmaker(engine)) as session:
+        customer = names["Customer"]
+        session.add_all([customer(name="Joanna", balance=n) for n in (99, 101)])
+        session.flush()
+        names["session"] = session
+        exec(use, names)  # noqa: S102
+        assert [each.balance for each in names["customers"]] == [101]
+    engine.dispose()

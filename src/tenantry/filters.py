@@ -52,6 +52,7 @@ class Filtering:
         active: filters are rendered.
         tenant_tables: schema, name and tenant column of each tenant table that the probe saw.
         shared_tables: schema and name of each other table that it saw; views are not among them.
+        own_code: names of the functions and operators of the application's own that it saw.
     """
 
     def __init__(self, config: TenancyConfig, *, active: bool) -> None:
@@ -60,15 +61,18 @@ class Filtering:
         self.active = active
         self.tenant_tables: frozenset[tuple[str, str, str]] = frozenset()
         self.shared_tables: frozenset[tuple[str, str]] = frozenset()
+        self.own_code: frozenset[str] = frozenset()
 
     def learn(
         self,
         tenant_tables: Iterable[tuple[str, str, str]],
         shared_tables: Iterable[tuple[str, str]],
+        own_code: Iterable[str],
     ) -> None:
         """Add what a probe saw to what is known."""
         self.tenant_tables |= frozenset(tenant_tables)
         self.shared_tables |= frozenset(shared_tables)
+        self.own_code |= frozenset(own_code)
 
     def is_seen(self, column: Column[Any]) -> bool:
         """Whether the probe looked at this column's table, and by this tenant column."""
@@ -147,6 +151,26 @@ class FilteringCompiler(RefusingCompiler):
         if ambiguous_names and name in ambiguous_names and not table.schema:
             name = self._truncated_identifier("alias", ambiguous_names[name])
         return f"{query} AS {self.preparer.quote(name)}"
+
+    def visit_function(self, func: Any, *args: Any, **kwargs: Any) -> str:
+        """Note a function that the application wrote, which may read any table."""
+        if {func.name, func.name.lower()} & self.filtering.own_code:
+            self._refuse(f"function {func.name!r} of the application's own")
+        return super().visit_function(func, *args, **kwargs)
+
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kwargs: Any) -> str:
+        """Note an operator whose function the application wrote."""
+        self._check_own_operator(operator)
+        return super().visit_custom_op_binary(element, operator, **kwargs)
+
+    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kwargs: Any) -> str:
+        """Note an operator whose function the application wrote."""
+        self._check_own_operator(operator)
+        return super().visit_custom_op_unary_operator(element, operator, **kwargs)
+
+    def _check_own_operator(self, operator: Any) -> None:
+        if operator.opstring.strip() in self.filtering.own_code:
+            self._refuse(f"operator {operator.opstring!r} of the application's own")
 
     def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
         """Note a tenant that is written into the statement, which others could then execute."""

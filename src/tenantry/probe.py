@@ -61,6 +61,8 @@ class Isolation:
         missing_tables: tenant tables of the models that do not exist, or lack the column.
         reachable_tables: number of tenant tables on which the role holds any privilege.
         shared_tables: schema and name of each other table of the database.
+        own_code: names of the functions and operators that come neither with the server nor with
+            an extension.
     """
 
     database: str
@@ -76,6 +78,7 @@ class Isolation:
     missing_tables: tuple[str, ...]
     reachable_tables: int
     shared_tables: tuple[tuple[str, str], ...]
+    own_code: tuple[str, ...]
 
     @property
     def enforced(self) -> bool:
@@ -153,6 +156,7 @@ def probe(
         missing_tables=tuple(found["missing_tables"]),
         reachable_tables=found["reachable_tables"],
         shared_tables=tuple(tuple(row) for row in found["shared_tables"] or ()),
+        own_code=tuple(found["own_code"] or ()),
     )
 
 

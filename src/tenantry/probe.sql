@@ -218,6 +218,22 @@ with recursive
         where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
           and d.deptype = 'e')
   ),
+  own_code as (
+    select c.name
+    from (
+      select 'pg_catalog.pg_proc'::regclass as catalog, oid, pronamespace as schema, proname as name
+      from pg_catalog.pg_proc
+      union all
+      select 'pg_catalog.pg_operator'::regclass, oid, oprnamespace, oprname
+      from pg_catalog.pg_operator
+    ) as c
+    where c.schema not in (
+        select n.oid from pg_catalog.pg_namespace as n
+        where n.nspname in ('pg_catalog', 'information_schema'))
+      and not exists (
+        select from pg_catalog.pg_depend as d
+        where d.classid = c.catalog and d.objid = c.oid and d.deptype = 'e')
+  ),
   open_relations as (
     select name, reasons from open_tables where reasons <> '{}'
     union all select name, reasons from open_views
@@ -248,4 +264,6 @@ select
   (select count(*) from reached) as reachable_tables,
   (select pg_catalog.json_agg(pg_catalog.json_build_array(nspname, relname))
     from tables as t where not exists (select from tenant_tables as x where x.oid = t.oid)
-  ) as shared_tables
+  ) as shared_tables,
+  -- What an application's functions and operators do is in their bodies, which nothing looks into.
+  (select pg_catalog.json_agg(distinct name) from own_code) as own_code

@@ -135,7 +135,7 @@ class Tenancy:
                     reasons,
                 )
             self.filtering.active = True
-        self.filtering.learn(isolation.tenant_tables, isolation.shared_tables)
+        self.filtering.learn(isolation.tenant_tables, isolation.shared_tables, isolation.own_code)
         if isolation.stored_default:
             logger.warning(
                 "%s starts with a tenant set by a stored default; the layer overwrites it, other "

@@ -86,7 +86,8 @@ def test_marks_let_the_policys_index_be_searched(database: Database, run: Run) -
         assert not marked(database) & PATTERNS
         assert not [each for each in conditions if "Filter" in plan(database, each)]
         with connected(database.app_url) as cursor:
-            assert run_audit(cursor.connection).findings == ()
+            found = {each.check for each in run_audit(cursor.connection).findings}
+        assert "function_leakproof" not in found
         assert run(database.superuser_url, mark="off").returncode == 0
 
 

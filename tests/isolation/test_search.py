@@ -320,7 +320,7 @@ def test_planted_names_are_not_looked_up(
 
 def test_callers_settings_are_not_the_searchs(engine: Engine) -> None:
     """What a caller left in a search's setting is not searched for, and is back afterwards."""
-    function = by_label.search.function()
+    function = by_label.search.function("public")
     setting = function.split("set_config('")[1].split("'")[0]
     with Session(engine) as session:
         set_tenant(session, A)

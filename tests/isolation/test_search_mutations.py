@@ -81,13 +81,14 @@ def test_without_its_policy_a_search_finds_the_tenants_rows(
 
 
 def test_without_its_pin_a_search_means_what_it_meant(database: Database, engine: Engine) -> None:
-    """A body that was parsed at its creation does not look names up; the pin is the second lock."""
+    """A body in which each name has its schema does not look any up; the pin is the second lock."""
     change(database, f"alter function {FUNCTION} reset search_path", "create schema planted")
     change(
         database,
         "create table planted.goods as select * from public.goods",
         "create function planted.set_config(text, text, boolean) returns text language sql "
         "return null",
+        "create domain planted.text as pg_catalog.text check (false)",
         "grant usage on schema planted to public",
         "grant select on planted.goods to public",
     )
@@ -96,7 +97,7 @@ def test_without_its_pin_a_search_means_what_it_meant(database: Database, engine
         cursor.execute("set search_path = planted, pg_catalog, public")
         cursor.execute("select label from public.goods_by_label('good 1')")
         assert {label for (label,) in cursor.fetchall()} == expected("a", {1, 10, 11, 12})
-        # A body of text, unpinned, is what the planted table is for.
+        # A body without schemas, unpinned, is what the planted table is for.
         change(
             database,
             "create function by_text(wanted text) returns setof public.goods language sql stable "

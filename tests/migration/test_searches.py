@@ -69,7 +69,9 @@ def pending(database: Database) -> tuple[list[str], list[str]]:
 def test_statements_of_a_search() -> None:
     """A policy that only takes away, for a role of its own; a function that only it runs as."""
     script = Script()
-    script.op.create_tenant_search("find", "goods", "cost", match="between", type="numeric(9, 2)")
+    script.op.create_tenant_search(
+        "find", "goods", "cost", match="between", type="numeric(9, 2)", schema="shop"
+    )
     policy, function = script.statements[3:5]
     value = (
         "pg_catalog.substr(nullif(pg_catalog.current_setting('tenantry.search_{}', true), ''), 2)"
@@ -77,21 +79,25 @@ def test_statements_of_a_search() -> None:
     )
     name = function.split("tenantry.search_")[1].split("_1'")[0]
     assert policy == (
-        f'create policy "goods_search_{name[:4]}" on "goods" as restrictive for select '
+        f'create policy "goods_search_{name[:4]}" on "shop"."goods" as restrictive for select '
         f'to "find_searcher" using ("organization_id" = {RULE} '
         f'and "cost" operator(pg_catalog.>=) (select {value.format(f"{name}_1")}) '
         f'and "cost" operator(pg_catalog.<=) (select {value.format(f"{name}_2")}))'
     )
     assert function.startswith(
-        'create function "find"(lowest numeric, highest numeric)\n  returns setof "goods"\n'
-        "  language sql stable strict security definer rows 100\n"
-        "  set search_path = pg_catalog, pg_temp\nbegin atomic\n"
+        'create function "shop"."find"(lowest numeric, highest numeric)\n'
+        '  returns setof "shop"."goods"\n'
+        "  language plpgsql stable strict security definer rows 100\n"
+        "  set search_path = pg_catalog, pg_temp\nas $search$\nbegin\n  perform pg_catalog.set_"
     )
-    assert script.statements[2] == 'grant select on table "goods" to "find_searcher"'
+    assert function.endswith(
+        '  return query select item.* from "shop"."goods" as item;\nend\n$search$'
+    )
+    assert script.statements[2] == 'grant select on table "shop"."goods" to "find_searcher"'
     assert script.statements[6:9] == [
-        'revoke all on function "find"(numeric, numeric) from public',
-        'grant execute on function "find"(numeric, numeric) to "tenantry_app"',
-        'alter function "find"(numeric, numeric) owner to "find_searcher"',
+        'revoke all on function "shop"."find"(numeric, numeric) from public',
+        'grant execute on function "shop"."find"(numeric, numeric) to "tenantry_app"',
+        'alter function "shop"."find"(numeric, numeric) owner to "find_searcher"',
     ]
 
 

@@ -163,26 +163,37 @@ class Search:
             roles=(self.role,),
         )
 
-    def function(self) -> str:
+    def function(self, place: str) -> str:
         """Return the statement that creates the function.
 
-        Its body is parsed when it is created: no search_path has a say in what it means later. The
-        values travel to the policy in settings that end with the transaction at the latest.
+        PL/pgSQL, since it keeps its plans: up to PostgreSQL 17 a function in SQL is planned in each
+        call. Its statements are fixed, and name the schema of all that they use: no search_path
+        has a say in what they mean. The values travel to the policy in settings that end with the
+        transaction at the latest.
+
+        Args:
+            place: the quoted name of the table's schema.
         """
-        table = qualified_name(self.table, self.schema)
         arguments = ", ".join(f"{name} {type_}" for name, type_ in self.arguments)
         values = ",\n    ".join(
             f"pg_catalog.set_config('{self._setting(number)}', case when pg_catalog.octet_length("
-            f"{name}::text) operator(pg_catalog.<=) {LONGEST_VALUE} then '=' "
-            f"operator(pg_catalog.||) {name}::text else '' end, true)"
+            f"{name}::pg_catalog.text) operator(pg_catalog.<=) {LONGEST_VALUE} then '=' "
+            f"operator(pg_catalog.||) {name}::pg_catalog.text else '' end, true)"
             for number, (name, _) in enumerate(self.arguments, start=1)
         )
+        table = f"{place}.{quote_identifier(self.table)}"
+        body = (
+            f"begin\n  perform {values};\n  return query select item.* from {table} as item;\nend"
+        )
+        tag = "$search$"
+        while tag in body:
+            tag = f"{tag[:-1]}_$"
         return (
-            f"create function {qualified_name(self.name, self.schema)}({arguments})\n"
+            f"create function {place}.{quote_identifier(self.name)}({arguments})\n"
             f"  returns setof {table}\n"
-            f"  language sql stable strict security definer rows {self.rows}\n"
+            f"  language plpgsql stable strict security definer rows {self.rows}\n"
             f"  set search_path = pg_catalog, pg_temp\n"
-            f"begin atomic\n  select {values};\n  select found from {table} as found;\nend"
+            f"as {tag}\n{body}\n{tag}"
         )
 
     def _predicate(self) -> str:

@@ -1,12 +1,13 @@
 """Searches with a part taken away: what then leaks, and what holds without it."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from psycopg2.errors import InvalidEscapeSequence
 from sqlalchemy import Engine, select
 from tests.conftest import RequireService
-from tests.fixtures.catalogs import A, B, Base, by_label, create_catalog
+from tests.fixtures.catalogs import A, B, Base, by_label, create_catalog, fill
 from tests.isolation.test_search import expected, labels
 
 from tenantry import create_tenant_engine
@@ -141,3 +142,26 @@ def test_a_pattern_left_as_it_is_tells_of_other_tenants(database: Database) -> N
         f"(select substr(nullif(current_setting('tenantry.{setting}', true), ''), 2)))",
     )
     assert [told(guess) for guess in guesses] == [True, False]
+
+
+@pytest.mark.parametrize("first", [str(uuid.UUID(int=0xF)), ""], ids=["new tenant", "no tenant"])
+def test_a_kept_plan_would_read_all_of_a_large_tenant(database: Database, first: str) -> None:
+    """A search is planned for the tenant that calls, not for who had the connection before."""
+    fill(database, A, "a", count=20_000)
+    change(database, "vacuum analyze goods")
+
+    def pages_read() -> int:
+        with connected(database.app_url) as cursor:
+            for tenant in (*[first] * 8, str(A)):
+                cursor.execute("select set_config('app.current_organization', %s, false)", [tenant])
+                cursor.execute(
+                    "explain (analyze, buffers, format json) "
+                    "select * from goods_by_label('good 19999 of')"
+                )
+                (plan,) = cursor.fetchone() or ()
+            pages: int = plan[0]["Plan"]["Shared Hit Blocks"]
+            return pages
+
+    planned = pages_read()
+    change(database, f"alter function {FUNCTION} reset plan_cache_mode")
+    assert pages_read() > 5 * planned

@@ -88,10 +88,12 @@ def test_statements_of_a_search() -> None:
         'create function "shop"."find"(lowest numeric, highest numeric)\n'
         '  returns setof "shop"."goods"\n'
         "  language plpgsql stable strict security definer rows 100\n"
-        "  set search_path = pg_catalog, pg_temp\nas $search$\nbegin\n  perform pg_catalog.set_"
+        "  set search_path = pg_catalog, pg_temp\n"
+        "  set plan_cache_mode = force_custom_plan\nas $search$\nbegin\n  perform pg_catalog.set_"
     )
     assert function.endswith(
-        '  return query select item.* from "shop"."goods" as item;\nend\n$search$'
+        '  return query select item.* from "shop"."goods" as item where lowest is not null;\n'
+        "end\n$search$"
     )
     assert script.statements[2] == 'grant select on table "shop"."goods" to "find_searcher"'
     assert script.statements[6:9] == [

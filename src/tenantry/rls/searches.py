@@ -166,10 +166,11 @@ class Search:
     def function(self, place: str) -> str:
         """Return the statement that creates the function.
 
-        PL/pgSQL, since it keeps its plans: up to PostgreSQL 17 a function in SQL is planned in each
-        call. Its statements are fixed, and name the schema of all that they use: no search_path
-        has a say in what they mean. The values travel to the policy in settings that end with the
-        transaction at the latest.
+        Its statements are fixed, and name the schema of all that they use: no search_path has a say
+        in what they mean. The values travel to the policy in settings that end with the transaction
+        at the latest. It is planned for the tenant that calls: a plan that was kept from a tenant
+        with few rows, or from none, may read all of another's. That takes PL/pgSQL, and a value in
+        the query, without which there is no plan but the kept one.
 
         Args:
             place: the quoted name of the table's schema.
@@ -183,7 +184,8 @@ class Search:
         )
         table = f"{place}.{quote_identifier(self.table)}"
         body = (
-            f"begin\n  perform {values};\n  return query select item.* from {table} as item;\nend"
+            f"begin\n  perform {values};\n  return query select item.* from {table} as item "
+            f"where {self.arguments[0][0]} is not null;\nend"
         )
         tag = "$search$"
         while tag in body:
@@ -193,6 +195,7 @@ class Search:
             f"  returns setof {table}\n"
             f"  language plpgsql stable strict security definer rows {self.rows}\n"
             f"  set search_path = pg_catalog, pg_temp\n"
+            f"  set plan_cache_mode = force_custom_plan\n"
             f"as {tag}\n{body}\n{tag}"
         )
 

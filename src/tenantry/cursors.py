@@ -46,7 +46,8 @@ class ContextCursor(extensions.cursor):
         if state is None:
             super().execute(query, vars)
             return
-        if not state.traces and leaves_traces(query, vars):
+        # A cursor WITH HOLD keeps its rows for whoever knows its name.
+        if not state.traces and (self.withhold or leaves_traces(query, vars)):
             state.traces = True
         self._lead = b""
         if self.name is not None:

@@ -32,6 +32,7 @@ from tenantry import (
     create_tenant_engine,
     set_tenant,
 )
+from tenantry.cursors import ContextCursor
 from tenantry.testing import Server
 
 
@@ -128,6 +129,9 @@ UNCLEARED = {
 
 def check_leftover(engine: Engine, leave: list[str], count: str) -> None:
     """Leave something behind as A, and count what of it the next user of the connection finds."""
+    with bound(engine, A) as session:
+        # A connection is cleared after its first checkout, whatever was done in it.
+        assert seen(session) == names_of("a")
     with engine.connect() as connection:
         set_tenant(connection, A)
         for statement in leave:
@@ -163,6 +167,33 @@ def test_nothing_is_left_behind_with_transaction_scope(
 ) -> None:
     """On a direct connection the same holds where the scope is the transaction."""
     check_leftover(engine, leave, count)
+
+
+def check_held_rows(engine: Engine) -> None:
+    """Have the driver hold A's rows past their transaction, and ask for them as B."""
+    for tenant, letter in ((A, "a"), (A, "a"), (B, "b")):
+        with bound(engine, tenant) as session:
+            assert seen(session) == names_of(letter)
+            driver: Any = session.connection().connection.dbapi_connection
+            if tenant == B:
+                with pytest.raises(psycopg2.errors.InvalidCursorName):
+                    driver.cursor("held").fetchall()
+            else:
+                driver.cursor("held", withhold=True).execute("select name from test_sets")
+            session.commit()
+
+
+def test_rows_that_the_driver_holds_do_not_outlive_the_checkout(
+    engine: Engine, wall: Wall, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named cursor that outlives its transaction is closed, which its query does not tell."""
+    check_held_rows(engine)
+    monkeypatch.setattr(ContextCursor, "withhold", False)
+    with (
+        world.engine(wall) as unclosed,
+        pytest.raises((pytest.fail.Exception, psycopg2.errors.DuplicateCursor)),
+    ):
+        check_held_rows(unclosed)
 
 
 def test_open_transaction_does_not_go_back_to_the_pool(engine: Engine) -> None:

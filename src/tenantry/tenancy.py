@@ -167,6 +167,9 @@ class Tenancy:
         )
         if not local:
             replace_session_tenant(dbapi_connection, state, None)
+        elif isolation.stored_default:
+            # What goes round the transactions would find it.
+            outside_transaction(dbapi_connection, lambda c: c.execute(self._clear_statement))
         if isinstance(dbapi_connection, TenantConnection):
             dbapi_connection.state = state
             dbapi_connection.guarded = guarded
@@ -245,7 +248,7 @@ class Tenancy:
         if state.way.waits:
             self.on_begin(connection)
         else:
-            state.end_transaction()
+            self.write_between_transactions(connection, _bound_tenant(connection, state))
             state.written_at_begin = UNKNOWN
 
     def on_rollback_savepoint(self, connection: Connection, *_: object) -> None:

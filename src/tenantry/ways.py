@@ -22,12 +22,18 @@ class Separate:
     waits = False
 
     def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
-        """Send it."""
+        """Send it, in place of another that a rollback would bring back."""
+        holds, ready = state.holds, connection.status == extensions.STATUS_READY
+        if ready and not state.local and holds not in {None, tenant}:
+            replace_session_tenant(connection, state, tenant)
+            return
         state.pending = None
+        # What interrupts this may have come after the server took it.
+        state.holds = UNKNOWN
         with extensions.cursor(connection) as cursor:
             state.write(cursor, tenant)
         alone = connection.status == extensions.STATUS_READY
-        state.holds = tenant if alone or state.holds in {None, tenant} else UNKNOWN
+        state.holds = tenant if alone or holds in {None, tenant} else UNKNOWN
 
     def carry(self, _: TenantConnection, send: Callable[[str], None]) -> None:
         """Send the message as it is."""

@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import WALLS, A, B, Wall, World, names_of, new_world, seen
+from tests.fixtures.worlds import WALLS, WAYS, A, B, Wall, World, names_of, new_world, seen
 
 from tenantry import TenancyError, set_tenant
-from tenantry.database import TENANCY_OPTION, Tenancy
+from tenantry.config import ContextWay
+from tenantry.database import TENANCY_OPTION, Tenancy, connection_state
 from tenantry.testing import Server
 from tenantry.ways import Folded, Prefixed, Separate
 
@@ -225,6 +226,43 @@ def _interrupt_once(engine: Engine, delay: float) -> str:
     finally:
         connection.invalidate()
         connection.close()
+
+
+def check_interrupted_write(engine: Engine) -> None:
+    """Interrupt a write that no transaction takes back, when the server has it already."""
+    with engine.connect() as connection:
+        state = connection_state(connection)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        set_tenant(connection, A)
+        write = state.write
+
+        def write_and_fail(*args: Any) -> None:
+            write(*args)
+            _interrupt()
+
+        state.write = write_and_fail
+        with pytest.raises(Interruption):
+            seen(connection)
+        state.write = write
+    with contextlib.closing(engine.raw_connection()) as raw:
+        cursor = raw.cursor()
+        cursor.execute("select name from test_sets")
+        assert cursor.fetchall() == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_interrupted_write_does_not_go_back_to_the_pool(
+    world: World, way: ContextWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant that the server was told in AUTOCOMMIT is cleared, whoever did not learn of it."""
+    with world.engine(Wall("database", "session", way)) as engine:
+        check_interrupted_write(engine)
+    monkeypatch.setattr("tenantry.ways.UNKNOWN", None)
+    with (
+        world.engine(Wall("database", "session", way)) as engine,
+        pytest.raises(AssertionError),
+    ):
+        check_interrupted_write(engine)
 
 
 def test_without_the_comparison_the_earlier_tenant_is_read(

@@ -12,7 +12,10 @@ from typing import Final
 from psycopg2.extensions import AsIs
 
 _QUERY: Final = re.compile(r"\s*(?:select|insert|update|delete|with)\b", re.IGNORECASE)
-_SEVERAL: Final = re.compile(r";|--|/\*|(?<!insert )\binto\b", re.IGNORECASE)
+# A name with UESCAPE does not end where its parenthesis begins; `insert` may be a column's label.
+_SEVERAL: Final = re.compile(
+    r";|--|/\*|\buescape\b|(?<!^insert )(?<!\(insert )\binto\b", re.IGNORECASE
+)
 # A command, and a harmless one: the pool's and the dialect's own, and savepoints.
 _HARMLESS: Final = re.compile(
     r"(?:select 1|show transaction isolation level|commit|rollback"
@@ -20,7 +23,7 @@ _HARMLESS: Final = re.compile(
     re.IGNORECASE,
 )
 _INSERTED_INTO: Final = re.compile(r"\binsert into [\w.]+ \(", re.IGNORECASE)
-_CALLED: Final = re.compile(r'((?:\.\s*)?[\w$".]+)\s*\(')
+_CALLED: Final = re.compile(r'((?<![\w$".])[\w$".]+|\.\s+[\w$".]+)\s*\(')
 # What stands before a parenthesis: keywords, types, and functions that look at their arguments.
 _KNOWN: Final = re.compile(
     r"all|and|any|array|as|between|by|case|conflict|distinct|else|except|exists|filter|from|ilike"
@@ -49,14 +52,21 @@ def leaves_traces(query: object, parameters: object = None) -> bool:
     values = parameters.values() if isinstance(parameters, dict) else parameters
     if not isinstance(values, tuple | list | type({}.values())):
         return values is not None
-    return any(isinstance(value, AsIs) for value in values)
+    return any(_renders_itself(value) for value in values)
+
+
+def _renders_itself(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return any(_renders_itself(item) for item in value)
+    return isinstance(value, AsIs)
 
 
 @functools.lru_cache(maxsize=512)
 def _leaves_traces(query: str) -> bool:
     if _HARMLESS.fullmatch(query):
         return False
-    if not _QUERY.match(query) or _SEVERAL.search(query):
+    # Names of other letters are not what they look like: case and space are another matter there.
+    if not query.isascii() or not _QUERY.match(query) or _SEVERAL.search(query):
         return True
     bare = _INSERTED_INTO.sub("insert into (", query)
     return any(_KNOWN.fullmatch(word) is None for word in _CALLED.findall(bare))

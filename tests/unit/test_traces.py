@@ -10,6 +10,7 @@ TRACELESS = [
     "SELECT test_sets.id FROM test_sets WHERE test_sets.id IN (%(id_1)s, %(id_2)s)",
     "SELECT count(*) AS count_1, max(t.x) FROM t WHERE lower(t.name) = %(name)s",
     "INSERT INTO test_sets (id, name) VALUES (%(id)s, %(name)s) RETURNING test_sets.id",
+    "WITH n AS \n(INSERT INTO t (a) VALUES (1) RETURNING t.a) SELECT n.a FROM n",
     "INSERT INTO app.t (a) SELECT p0::VARCHAR(30) FROM (VALUES (%(a)s, 0)) AS imp_sen(p0, n)",
     "UPDATE t SET a=%(a)s WHERE (t.b OR t.c)",
     "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u)",
@@ -28,8 +29,12 @@ TRACES = [
     "select f$(1)",
     "select pg_advisory_lock/**/(1)",
     "select pg_advisory_lock -- \n(1)",
+    "select U&\"f!005fg\" uescape '!' (1)",
+    "select x\u00a0lower(1)",
+    "select \u017fum(1)",
     "select 1; listen x",
     "select 1 into temporary t",
+    "select 1 as insert into temporary t",
     "create temporary table t ()",
     "prepare p as select 1",
     "declare c cursor with hold for select 1",
@@ -65,3 +70,4 @@ def test_what_cannot_be_looked_at_could_leave_something() -> None:
     assert leaves_traces("select %s", (AsIs("pg_advisory_lock(1)"),))
     assert leaves_traces("select %(a)s", {"a": AsIs("pg_advisory_lock(1)")})
     assert leaves_traces("select %s", iter([1]))
+    assert leaves_traces("select %s", ([AsIs("pg_advisory_lock(1)")],))

@@ -58,7 +58,7 @@ def create_app(
     app.add_middleware(
         BoundedBodies,
         largest=policy.largest_body,
-        exceptions={"/test_sets/import": policy.largest_import},
+        exceptions={("POST", "/test_sets/import"): policy.largest_import},
     )
     # The last one added is the first that a request passes.
     app.add_middleware(ObservedRequests, registry=app.state.registry)

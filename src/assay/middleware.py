@@ -83,8 +83,13 @@ class BoundedBodies:
     The limit of Starlette answers in plain text and before the application's other middleware.
     """
 
-    def __init__(self, app: ASGIApp, largest: int, exceptions: Mapping[str, int]) -> None:
-        """Keep the limit in bytes, and those of paths that have one of their own."""
+    def __init__(
+        self, app: ASGIApp, largest: int, exceptions: Mapping[tuple[str, str], int]
+    ) -> None:
+        """Keep the limit in bytes, and those of methods and paths that have one of their own.
+
+        By the method too: what is no import is parsed as JSON before its token is looked at.
+        """
         self._app = app
         self._largest = largest
         self._exceptions = exceptions
@@ -95,7 +100,7 @@ class BoundedBodies:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        largest = self._exceptions.get(path, self._largest)
+        largest = self._exceptions.get((scope["method"], path), self._largest)
         received = 0
 
         async def bounded() -> Message:

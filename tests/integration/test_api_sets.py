@@ -191,6 +191,14 @@ def test_body_is_bounded_as_it_streams(site: Site, member: Member) -> None:
         assert response.headers["content-type"] == "application/problem+json"
 
 
+def test_import_alone_may_be_long(site: Site) -> None:
+    """At its address no other method is read further than any: JSON is parsed before the token."""
+    headers = {"Content-Type": "application/json"}
+    content = b"[" + b"1," * 4096 + b"1]"
+    answer = site.http.patch("/test_sets/import", content=content, headers=headers)
+    assert answer.status_code == 413
+
+
 def test_request_is_known_by_its_id(site: Site, member: Member) -> None:
     """A client's id comes back, if it can be nothing else; without one the API makes one."""
     given = site.http.get("/healthz", headers={"X-Request-ID": "abc-1"})

@@ -110,6 +110,14 @@ def test_broken_json_names_its_line(content: bytes, words: str) -> None:
     assert words in str(error)
 
 
+def test_header_of_very_many_columns_is_read() -> None:
+    """The time grows with the header, not with its square, which would be minutes here."""
+    names = [f"{n:x}" for n in range(150_000)]
+    content = f"{','.join(names)}\n{','.join(names)}\n".encode()
+    (record,) = read_records(Lines(io.BytesIO(content)), Format.CSV)
+    assert len(record.fields) == len(names)
+
+
 def test_file_is_read_as_its_records_are_wanted() -> None:
     """The first record is there when no more than its line was read."""
     stream = io.BytesIO(b'{"a": "1"}\n' * 1000)

@@ -3,6 +3,7 @@
 import csv
 import enum
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,8 @@ def _read_csv(lines: Lines) -> Iterator[Record]:
         line = lines.record_line
         if header is None:
             header = [name.strip() for name in values]
-            twice = next((name for name in header if name and header.count(name) > 1), None)
+            counted = Counter(header)
+            twice = next((name for name in header if name and counted[name] > 1), None)
             if twice is not None:
                 raise BrokenRowError(line, f"the header names the column {twice!r} twice")
         elif len(values) != len(header):

@@ -227,6 +227,7 @@ def test_names_are_new_to_the_organization(
         "https://",
         "file:///etc/passwd",
         "https://bot.example.org\n.evil",
+        "https://xn--a/",
     ],
 )
 def test_endpoint_that_may_not_be_called_is_refused(api: As, member: Member, url: str) -> None:

@@ -81,19 +81,21 @@ def checked_url(url: str, policy: EndpointPolicy) -> httpx.URL:
     """
     try:
         parsed = httpx.URL(url)
+        # Decoded from Punycode each time that it is asked for.
+        host = parsed.host
     except (httpx.InvalidURL, UnicodeError) as error:
         raise RefusedEndpointError(f"{url!r} is no URL: {error}") from error
-    if not parsed.host:
+    if not host:
         raise RefusedEndpointError(f"{url!r} names no host")
     if parsed.userinfo:
         raise RefusedEndpointError(
-            f"the endpoint's URL for host {parsed.host!r} has a user or password in it"
+            f"the endpoint's URL for host {host!r} has a user or password in it"
         )
     if parsed.scheme != "https" and not (
-        parsed.scheme == "http" and parsed.host.lower() in policy.http_hosts
+        parsed.scheme == "http" and host.lower() in policy.http_hosts
     ):
         raise RefusedEndpointError(
-            f"{parsed.scheme!r} is not allowed for host {parsed.host!r}: use https, or an operator "
+            f"{parsed.scheme!r} is not allowed for host {host!r}: use https, or an operator "
             "names the host in ASSAY_HTTP_HOSTS"
         )
     return parsed

@@ -1,11 +1,15 @@
 """What columns mean: the known files, the defaults, the options, and rows that can be no test."""
 
+import functools
+import math
 from typing import Any
 
 import pytest
 
 from assay.exceptions import BrokenRowError, InvalidValueError, MissingColumnError
 from assay.models import Metric
+from assay.services.imports import layouts
+from assay.services.imports.expressions import Expressions
 from assay.services.imports.layouts import Columns, Row, rows_of
 from assay.services.imports.records import Record
 
@@ -190,6 +194,30 @@ def test_pattern_is_stored_as_written(pattern: str) -> None:
     """A pattern that Python reads is kept, also one that it would warn of."""
     fields = {"prompt": "p", "expected": pattern, "metric": "regex"}
     assert row(fields).expected == [pattern]
+
+
+def test_expressions_are_compiled_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of plain ones are taken; a few that take all the time there is end the file.
+
+    The mutation: with no end of time all of them are compiled.
+    """
+
+    def read(pattern: str, number: int) -> int:
+        records = (
+            Record(n, {"prompt": "p", "expected": f"{pattern}{n}", "metric": "regex"})
+            for n in range(number)
+        )
+        return len(list(rows_of(records, Columns())))
+
+    wide = "[!-\uffff]" * 20
+    assert read("^(yes|no) ", 2000) == 2000
+    with pytest.raises(BrokenRowError, match="1,001 characters, and 1,000 are the most"):
+        read("a" * 1000, 1)
+    monkeypatch.setattr(layouts, "Expressions", functools.partial(Expressions, 0.05))
+    with pytest.raises(BrokenRowError, match="take too long to compile"):
+        read(wide, 20)
+    monkeypatch.setattr(layouts, "Expressions", functools.partial(Expressions, math.inf))
+    assert read(wide, 20) == 20
 
 
 def test_empty_separator_is_refused() -> None:

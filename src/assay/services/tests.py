@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from assay.exceptions import BrokenRowError, InvalidValueError, UnknownTestError
 from assay.models import Metric, Test, TestResult, TestSetTest
+from assay.services.imports.expressions import Expressions
 from assay.services.imports.layouts import GENERIC, Row
 from assay.services.imports.records import Record
 from assay.services.pages import Page
@@ -143,7 +144,7 @@ def checked_row(fields: Mapping[str, Any]) -> Row:
     """
     metric = Metric(fields["metric"])
     try:
-        return GENERIC.row(Record(1, {**fields, "metric": metric.value}))
+        return GENERIC.row(Record(1, {**fields, "metric": metric.value}), Expressions())
     except BrokenRowError as error:
         raise InvalidValueError(error.fault) from error
 

@@ -1,14 +1,14 @@
 """What the columns of a file mean, and how a record becomes a test."""
 
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
 from assay.exceptions import BrokenRowError, InvalidValueError, MissingColumnError
 from assay.models import Metric
+from assay.services.imports.expressions import Expressions
 from assay.services.imports.records import Record
 from assay.services.values import text_fault
 
@@ -74,8 +74,8 @@ class Layout:
     marker: str | None = None
     separator: str = ";"
 
-    def row(self, record: Record) -> Row:
-        """Return the record as a test.
+    def row(self, record: Record, expressions: Expressions) -> Row:
+        """Return the record as a test, whose regular expressions are among these.
 
         Raises:
             BrokenRowError: it cannot be one.
@@ -87,7 +87,8 @@ class Layout:
         return Row(
             prompt=_needed_text(record, self.prompt),
             expected=[
-                _comparable(answer, metric, record.line) for answer in self._answers(record, metric)
+                _comparable(answer, metric, record.line, expressions)
+                for answer in self._answers(record, metric)
             ],
             metric=metric,
             category=_text(record, self.category),
@@ -185,10 +186,11 @@ def rows_of(records: Iterator[Record], columns: Columns) -> Iterator[Row]:
         BrokenRowError: a record cannot be a test.
     """
     layout: Layout | None = None
+    expressions = Expressions()
     for record in records:
         if layout is None:
             layout = layout_of(record, columns)
-        yield layout.row(record)
+        yield layout.row(record, expressions)
 
 
 def _recognised(record: Record) -> Layout:
@@ -246,9 +248,10 @@ def _needed_text(record: Record, column: str) -> str:
     return text
 
 
-def _comparable(answer: str, metric: Metric, line: int) -> str:
-    check = _CHECKS.get(metric)
-    return answer if check is None else check(answer, line)
+def _comparable(answer: str, metric: Metric, line: int, expressions: Expressions) -> str:
+    if metric is Metric.NUMERIC:
+        return _number(answer, line)
+    return expressions.check(answer, line) if metric is Metric.REGEX else answer
 
 
 def _number(answer: str, line: int) -> str:
@@ -260,18 +263,3 @@ def _number(answer: str, line: int) -> str:
     if "." in plain:
         plain = plain.rstrip("0").removesuffix(".")
     return "0" if plain in {"-0", ""} else plain
-
-
-def _pattern(answer: str, line: int) -> str:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of syntax that may change in some Python
-            re.compile(answer)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise BrokenRowError(line, f"{answer!r} is no regular expression: {error}") from error
-    return answer
-
-
-_CHECKS: Final[dict[Metric, Callable[[str, int], str]]] = {
-    Metric.NUMERIC: _number,
-    Metric.REGEX: _pattern,
-}

@@ -225,6 +225,16 @@ def test_expired_token_is_refused(site: Site) -> None:
     refuses(ask(site, text))
 
 
+def test_token_that_somebody_holds_is_not_waited_for(site: Site) -> None:
+    """A lock on its row keeps the use from being noted, and no request from being served."""
+    member = new_member(site.engine, uuid.uuid4().hex)
+    sessions = sessionmaker(site.engine)
+    with tenant_scope(member.organization_id, sessions=sessions) as session:
+        held = session.scalars(select(ApiToken).with_for_update()).all()
+        assert token_hash(member.token) in {token.token_hash for token in held}
+        assert ask(site, member.token, timeout=20).status_code == 200
+
+
 def test_use_is_noted_and_the_token_is_not_stored(site: Site) -> None:
     """The record has the prefix, the hash and the last use, and nothing that leads to the token."""
     assert ask(site, site.first.token).status_code == 200

@@ -121,12 +121,19 @@ def find_owner(session: Session, text: str) -> TokenOwner | None:
 def note_use(session: Session, text: str) -> None:
     """Keep when a token of the Session's organization was used; to the minute is enough."""
     recent = func.now() - timedelta(minutes=1)
-    session.execute(
-        update(ApiToken)
+    # Never waited for: what holds the row would hold up every request that is authenticated.
+    token_id = session.scalar(
+        select(ApiToken.id)
         .where(
             ApiToken.token_hash == token_hash(text),
             or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < recent),
         )
-        .values(last_used_at=func.now(), updated_at=ApiToken.updated_at),
-        execution_options={"synchronize_session": False},
+        .with_for_update(skip_locked=True)
     )
+    if token_id is not None:
+        session.execute(
+            update(ApiToken)
+            .where(ApiToken.id == token_id)
+            .values(last_used_at=func.now(), updated_at=ApiToken.updated_at),
+            execution_options={"synchronize_session": False},
+        )

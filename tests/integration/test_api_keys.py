@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from assay.config import IdentityProvider
+from assay.services import authentication
 from assay.services.authentication import Principal, Verifier
 
 ME = Principal(uuid.uuid4(), uuid.uuid4())
@@ -148,3 +149,31 @@ def test_provider_that_cannot_be_trusted_or_reached_is_refused(
         assert verifier(unreachable).verify(signed("old")) is None
         assert "keys cannot be fetched" in caplog.text
         caplog.clear()
+
+
+def test_provider_that_does_not_answer_is_left_alone(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request waits for it, those after it are refused at once, and later it is asked again.
+
+    The mutation: with no pause each request asks, one after the other.
+    """
+    asked = 0
+    fetch = jwt.PyJWKClient.fetch_data
+
+    def count(client: jwt.PyJWKClient) -> Any:
+        nonlocal asked
+        asked += 1
+        return fetch(client)
+
+    monkeypatch.setattr(jwt.PyJWKClient, "fetch_data", count)
+    checked = verifier("https://127.0.0.1:1/keys")
+    assert [checked.verify(signed("old")) for _ in range(5)] == [None] * 5
+    assert asked == 1
+    keys: Any = checked._keys
+    keys.uri, keys._again_at = publish("old"), 0
+    assert checked.verify(signed("old")) == ME
+    monkeypatch.setattr(authentication, "_UNREACHABLE", 0)
+    keys.uri, asked = "https://127.0.0.1:1/keys", 0
+    assert [checked.verify(signed("old")) for _ in range(5)] == [None] * 5
+    assert asked == 5

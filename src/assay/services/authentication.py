@@ -26,6 +26,9 @@ LONGEST_CREDENTIAL: Final = 8192
 
 _NOTED: Final = parse("1/minute")
 
+_UNREACHABLE: Final = 10
+"""Seconds for which an identity provider that did not answer is not asked again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -117,7 +120,7 @@ class Verifier:
             None
             if provider.jwks_url is None
             # Its set is kept for five minutes; single keys, once kept, would never be forgotten.
-            else jwt.PyJWKClient(provider.jwks_url, cache_keys=False, timeout=5)
+            else _ProviderKeys(provider.jwks_url, cache_keys=False, timeout=5)
         )
 
     def verify(self, token: str) -> Principal | None:
@@ -154,6 +157,25 @@ class Verifier:
         if self._keys is not None:
             return self._keys.get_signing_key_from_jwt(token)
         return self._provider.key
+
+
+class _ProviderKeys(jwt.PyJWKClient):
+    """The provider's keys; one that does not answer is left alone for a while.
+
+    Fetching is for one thread at a time: without this each request in turn would wait for the
+    timeout, in a thread that those with API tokens need too.
+    """
+
+    _again_at = 0.0
+
+    def fetch_data(self) -> Any:
+        if time.monotonic() < self._again_at:
+            raise jwt.PyJWKClientConnectionError("it did not answer just now")
+        try:
+            return super().fetch_data()
+        except (jwt.PyJWKClientConnectionError, OSError) as error:
+            self._again_at = time.monotonic() + _UNREACHABLE
+            raise jwt.PyJWKClientConnectionError(str(error)) from error
 
 
 def _uuid(claim: object) -> uuid.UUID:

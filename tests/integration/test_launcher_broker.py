@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.fixtures.worlds import cursor_of
 
 from tenantry import ConfigurationError, Settings
 from tenantry.celery import broker_url, result_backend_url, task_key
+from tenantry.celery.transports import database
 from tenantry.embedded import EmbeddedServer
 
 SOCKET = "postgresql+psycopg2://courier:pa%40ss@/shop?host=/cloudsql/project:region:instance"
@@ -116,12 +118,16 @@ def test_production_demands_a_task_key() -> None:
         task_key(production)
 
 
-def test_kombu_reads_a_unix_socket_url(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [sqlalchemy, database], ids=["kombu", "tenantry"])
+def test_transport_reads_a_unix_socket_url(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`?host=/cloudsql/project:region:instance` reaches the engine of the broker unharmed."""
     opened: list[Any] = []
-    monkeypatch.setattr(sqlalchemy, "create_engine", lambda url, **_: opened.append(make_url(url)))
+    monkeypatch.setattr(module, "create_engine", lambda url, **_: opened.append(make_url(url)))
+    monkeypatch.setattr(sqlalchemy.Channel, "_engines", {})
     monkeypatch.setattr("kombu.transport.sqlalchemy.metadata.create_all", lambda _engine: None)
-    with Connection(f"sqla+{SOCKET}") as connection:
+    with Connection(f"sqla+{SOCKET}", transport=module.Transport) as connection:
         connection.channel()._open()
     (url,) = opened
     assert url.query["host"] == "/cloudsql/project:region:instance"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fixtures.task_board import new_label
+from tests.fixtures.task_board import new_label, wait_until
 from tests.fixtures.task_workers import POOLS, Pool, new_bench
 from tests.fixtures.worlds import A, B, new_world
 
@@ -42,7 +42,15 @@ def test_each_line_of_a_task_names_its_tenant(
                     result = bench.sig(name, new_label(), **options).apply_async()
                     expected[result.id] = (name, tenant, text)
         bench.settle()
-        bench.settle()
+
+        def are_logged() -> bool:
+            lines = bench.log_text().splitlines()
+            return all(
+                any(task_id in line and text in line for line in lines)
+                for task_id, (_, _, text) in expected.items()
+            )
+
+        wait_until(are_logged, 30, bench.log_text)
         lines = [json.loads(line) for line in bench.log_text().splitlines() if line[:1] == "{"]
     for task_id, (name, tenant, text) in expected.items():
         [line] = [line for line in lines if task_id in line["message"] and text in line["message"]]

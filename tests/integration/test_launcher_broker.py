@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import kombu.transport
 import pytest
 from celery import Celery
 from celery.backends.database import DatabaseBackend
@@ -125,9 +126,11 @@ def test_transport_reads_a_unix_socket_url(
     """`?host=/cloudsql/project:region:instance` reaches the engine of the broker unharmed."""
     opened: list[Any] = []
     monkeypatch.setattr(module, "create_engine", lambda url, **_: opened.append(make_url(url)))
+    monkeypatch.setitem(kombu.transport.TRANSPORT_ALIASES, "sqla", f"{module.__name__}:Transport")
+    monkeypatch.setattr(kombu.transport, "_transport_cache", {})
     monkeypatch.setattr(sqlalchemy.Channel, "_engines", {})
     monkeypatch.setattr("kombu.transport.sqlalchemy.metadata.create_all", lambda _engine: None)
-    with Connection(f"sqla+{SOCKET}", transport=module.Transport) as connection:
+    with Connection(f"sqla+{SOCKET}") as connection:
         connection.channel()._open()
     (url,) = opened
     assert url.query["host"] == "/cloudsql/project:region:instance"

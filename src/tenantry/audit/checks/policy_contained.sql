@@ -14,6 +14,17 @@ with
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
       as p (oid bigint, "table" bigint, name text, permissive boolean, command text, to_public boolean,
             exact boolean, excepted boolean, for_authenticator boolean, differs text)
+  ),
+  walled as materialized (
+    select distinct w."table" from policy as w
+    where not w.permissive and w.command = 'all' and w.to_public and (w.exact or w.excepted)
+  ),
+  -- A search takes rows away, and from the role alone as which its function runs.
+  search as materialized (
+    select s.oid::bigint as oid
+    from pg_catalog.pg_policy as s
+    join pg_catalog.pg_proc as f on s.polroles = array[f.proowner] and f.prosecdef
+    where s.polcmd = 'r' and not s.polpermissive
   )
 select
   'policy_contained' as check_id, 'note' as severity, 'policy' as object_type,
@@ -24,14 +35,6 @@ select
 from policy as p
 join tenant_table as t on t.oid = p."table"::oid
 where not p.exact and not p.excepted and not p.for_authenticator
-  -- A search: it takes rows away, and from the role alone as which its function runs.
-  and not (not p.permissive and p.command = 'select'
-    and exists (
-      select from pg_catalog.pg_policy as s
-      join pg_catalog.pg_proc as f on s.polroles = array[f.proowner] and f.prosecdef
-      where s.oid = p.oid::oid))
-  and exists (
-    select from policy as w
-    where w."table" = p."table" and not w.permissive and w.command = 'all' and w.to_public
-      and (w.exact or w.excepted))
+  and p."table" in (select walled."table" from walled)
+  and p.oid not in (select search.oid from search)
 order by t.object, p.name

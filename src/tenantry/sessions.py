@@ -93,9 +93,9 @@ def clear_tenant(target: Target) -> None:
                 "the Connection is in a transaction for a tenant: commit or roll back first"
             )
         _refuse_stale_objects(target, get_tenant(target))
-        target.execution_options(**{TENANT_OPTION: None})
         if not target.in_transaction():
             _protection_of(target).write_between_transactions(target, None)
+        target.execution_options(**{TENANT_OPTION: None})
         return
     session = _session_of(target)
     binding = _binding_of(session)

@@ -219,6 +219,9 @@ class Tenancy:
         del dbapi_connection.notices[:], dbapi_connection.notifies[:]
         if dbapi_connection.get_transaction_status() != _IDLE:
             dbapi_connection.rollback()
+        if dbapi_connection.get_transaction_status() != _IDLE:
+            # One that was begun by hand, which the driver does not know of in AUTOCOMMIT.
+            outside_transaction(dbapi_connection, lambda cursor: cursor.execute("rollback"))
         if state.isolation.pooled or not (state.traces or state.holds is not None):
             return
         message = f"{_DISCARD}; {self._clear_statement}" if state.traces else self._clear_statement

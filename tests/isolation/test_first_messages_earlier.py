@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from psycopg2 import sql
+from psycopg2 import ProgrammingError, sql
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 from tests.fixtures.messages import QUERY, direct, fetched, names
@@ -22,7 +22,7 @@ from tests.fixtures.worlds import (
     seen,
 )
 
-from tenantry import set_tenant
+from tenantry import Tenant, clear_tenant, get_tenant, set_tenant
 from tenantry.testing import Server
 from tenantry.ways import Separate
 
@@ -83,6 +83,24 @@ def test_two_phase_transaction_replaces_the_earlier_tenant(engine: Engine) -> No
         driver: Any = connection.connection.dbapi_connection
         assert direct(driver) == set()
         connection.rollback()
+
+
+@pytest.mark.parametrize("wall", [w for w in DATABASE_WALLS if w.scope == "session"], ids=str)
+def test_tenant_that_cannot_be_replaced_stays_bound(engine: Engine) -> None:
+    """While a raw cursor's transaction is open A is neither cleared nor replaced by half."""
+    with engine.connect() as connection:
+        set_tenant(connection, A)
+        assert seen(connection) == names_of("a")
+        connection.commit()
+        driver: Any = connection.connection.dbapi_connection
+        driver.cursor().execute("select 1")
+        for change in (clear_tenant, lambda target: set_tenant(target, B)):
+            with pytest.raises(ProgrammingError, match="inside a transaction"):
+                change(connection)
+            assert get_tenant(connection) == Tenant.parse(A)
+        driver.rollback()
+        clear_tenant(connection)
+        assert direct(driver) == set()
 
 
 def check_stored_tenant(world: World, wall: Wall) -> None:

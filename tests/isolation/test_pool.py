@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import DBAPIError
@@ -32,6 +33,7 @@ from tenantry import (
     create_tenant_engine,
     set_tenant,
 )
+from tenantry.connections import TenantConnection
 from tenantry.cursors import ContextCursor
 from tenantry.testing import Server
 
@@ -212,6 +214,32 @@ def test_open_transaction_does_not_go_back_to_the_pool(engine: Engine) -> None:
         assert cursor.fetchall() == []
     with bound(engine, A) as session:
         assert seen(session) == names_of("a")
+
+
+def check_transaction_begun_by_hand(engine: Engine) -> None:
+    """Begin in AUTOCOMMIT what the driver does not know of, and roll it back as the next user."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        set_tenant(connection, A)
+        assert seen(connection) == names_of("a")
+        connection.execute(text("begin"))
+    with engine.connect() as connection:
+        set_tenant(connection, B)
+        names = connection.execute(text("rollback; select name from test_sets")).scalars()
+        assert set(names) <= names_of("b")
+
+
+@pytest.mark.parametrize("wall", [w for w in DATABASE_WALLS if w.scope == "session"], ids=str)
+def test_transaction_begun_by_hand_does_not_go_back_to_the_pool(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `begin` in AUTOCOMMIT is rolled back, so that no rollback of B's brings A back."""
+    check_transaction_begun_by_hand(engine)
+    idle = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+    with world.engine(Wall("database", "session", "prefix")) as unended:
+        monkeypatch.setattr(TenantConnection, "get_transaction_status", lambda _: idle)
+        with pytest.raises(AssertionError):
+            check_transaction_begun_by_hand(unended)
+        monkeypatch.undo()
 
 
 def test_aborted_transaction_does_not_go_back_to_the_pool(engine: Engine) -> None:

@@ -6,7 +6,7 @@ that is not configured.
 
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 
@@ -26,6 +26,10 @@ from tenantry.celery import (
     task_key,
 )
 
+# Seconds. Without an end a Redis that accepts and never answers would keep every request that
+# launches a task or reads its result, and with them all turns at the pool.
+_ANSWER_DUE: Final = 5.0
+
 app = Celery("assay", set_as_current=True)
 
 
@@ -36,6 +40,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": _transport_options(broker, settings),
         "result_backend": result_backend_url(_databases),
+        "redis_socket_timeout": _ANSWER_DUE,
         "task_serializer": "json",
         "result_serializer": "json",
         "event_serializer": "json",
@@ -73,8 +78,11 @@ def _configuration(settings: Settings) -> dict[str, Any]:
 
 def _transport_options(broker: str, settings: Settings) -> dict[str, Any]:
     if broker.startswith(("redis", "sentinel")):
-        # Sooner than this Redis would hand a task out a second time while it is still running.
-        return {"visibility_timeout": 2 * settings.task_time_limit}
+        return {
+            # Sooner than this Redis would hand a task out a second time while it is still running.
+            "visibility_timeout": 2 * settings.task_time_limit,
+            "socket_timeout": _ANSWER_DUE,
+        }
     return {}
 
 

@@ -1,9 +1,11 @@
 """The API while a part that it needs is gone: it says which, loses nothing, and recovers."""
 
+import socket
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -152,6 +154,31 @@ def test_result_that_cannot_be_fetched_is_told(
         # Before the record is known to be the organization's, the store is not even asked.
         redis.kill()
         assert site.http.get(path, headers=site.second.headers).status_code == 404
+
+
+def test_redis_that_never_answers_ends_no_service(fresh_database: Database, tmp_path: Path) -> None:
+    """A store that accepts and is silent keeps nobody for ever: tasks stay queued, results wait."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+        with (
+            new_site(fresh_database, tmp_path, **settings) as site,
+            cursor_of(fresh_database.superuser_url) as cursor,
+            ThreadPoolExecutor(3) as pool,
+        ):
+            cursor.execute("update task_records set state = 'success', finished_at = now()")
+            ids, headers = site.first.ids, site.first.headers
+            asked = (
+                ("POST", f"/test_configurations/{ids['configuration_id']}/execute", 202),
+                ("GET", f"/tasks/{ids['task_id']}", 503),
+                ("GET", "/readyz", 503),
+            )
+
+            def ask(method: str, path: str) -> int:
+                return site.http.request(method, path, headers=headers, timeout=60).status_code
+
+            answers = [pool.submit(ask, method, path) for method, path, _ in asked]
+            assert [answer.result() for answer in answers] == [status for *_, status in asked]
 
 
 def test_processes_count_together_in_redis(

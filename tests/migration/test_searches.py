@@ -92,7 +92,7 @@ def test_statements_of_a_search() -> None:
         "  set plan_cache_mode = force_custom_plan\nas $search$\nbegin\n  perform pg_catalog.set_"
     )
     assert function.endswith(
-        '  return query select item.* from "shop"."goods" as item where lowest is not null;\n'
+        '  return query select item.* from "shop"."goods" as item where $1 is not null;\n'
         "end\n$search$"
     )
     assert script.statements[2] == 'grant select on table "shop"."goods" to "find_searcher"'

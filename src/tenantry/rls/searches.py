@@ -170,7 +170,8 @@ class Search:
         in what they mean. The values travel to the policy in settings that end with the transaction
         at the latest. It is planned for the tenant that calls: a plan that was kept from a tenant
         with few rows, or from none, may read all of another's. That takes PL/pgSQL, and a value in
-        the query, without which there is no plan but the kept one.
+        the query, without which there is no plan but the kept one. The value has no name there,
+        which could be a column's too.
 
         Args:
             place: the quoted name of the table's schema.
@@ -185,7 +186,7 @@ class Search:
         table = f"{place}.{quote_identifier(self.table)}"
         body = (
             f"begin\n  perform {values};\n  return query select item.* from {table} as item "
-            f"where {self.arguments[0][0]} is not null;\nend"
+            "where $1 is not null;\nend"
         )
         tag = "$search$"
         while tag in body:

@@ -81,6 +81,7 @@ def test_worker_that_is_killed_leaves_nothing_undone(site: Site, tmp_path: Path)
         running = site.launch("linger_late", labels[0], 20)
         waiting = [site.launch("mark_late", label) for label in labels[1:]]
         site.wait(running, TaskState.STARTED)
+        wait_until(lambda: site.count(labels[0]) == 1, 10, lambda: "nothing was begun")
         wait_until(lambda: site.messages() < len(waiting), 10, lambda: "nothing was fetched")
         os.killpg(killed.process.pid, signal.SIGKILL)
         killed.process.wait(10)

@@ -86,7 +86,7 @@ def test_task_that_took_too_long_is_not_tried_again(site: Site) -> None:
 
 
 def test_retries_are_counted_in_one_record(site: Site) -> None:
-    """A task that succeeds at its third attempt has one record, with two retries."""
+    """A task that succeeds at its third attempt, its database being back, has one record."""
     label = new_label()
     result = site.launch("recover", label)
     assert result.get(timeout=60) == 2

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar, cast
 
 import celery
 from billiard.einfo import ExceptionInfo
@@ -17,11 +17,17 @@ from tenantry.celery.guards import GuardedTask
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.recording import admit, correct, hand_over, recorded
 from tenantry.celery.scope import current_tenant
-from tenantry.exceptions import MissingTenantError, TenancyError
+from tenantry.exceptions import DatabaseUnreachableError, MissingTenantError, TenancyError
 from tenantry.sessions import set_tenant
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+
+# A database that cannot be reached is there again when it has been restarted.
+_LASTING: Final = tuple(
+    kind for kind in TenancyError.__subclasses__() if kind is not DatabaseUnreachableError
+)
 
 
 class BaseTask(GuardedTask):
@@ -46,7 +52,7 @@ class BaseTask(GuardedTask):
     dont_autoretry_for: ClassVar[tuple[type[BaseException], ...]] = (
         Reject,
         SoftTimeLimitExceeded,
-        TenancyError,
+        *_LASTING,
         TypeError,
         ValueError,
         LookupError,

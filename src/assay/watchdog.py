@@ -39,8 +39,7 @@ def _watch(pool: Any, patience: float) -> None:
     since, active_before, waiting = time.monotonic(), frozenset[str](), frozenset[str]()
     while True:
         time.sleep(min(1.0, patience / 4))
-        active = frozenset(request.id for request in tuple(state.active_requests))
-        received = frozenset(request.id for request in tuple(state.reserved_requests)) - active
+        active, received = _requests()
         has_room = len(active) < pool.num_processes
         # What is received in addition is no progress: a queue that fills up slowly looks like that.
         moved = active != active_before or not waiting or not waiting <= received
@@ -53,6 +52,16 @@ def _watch(pool: Any, patience: float) -> None:
                 len(received),
             )
             _end()
+
+
+def _requests() -> tuple[frozenset[str], frozenset[str]]:
+    """Return the ids of what is executed, and of what is received and not."""
+    # Celery's sets are weak: the main thread may change one while another thread walks over it,
+    # which would be the end of this one. A dictionary is copied in one step.
+    known = state.requests.copy()
+    active = frozenset(key for key, each in known.items() if each in state.active_requests)
+    received = frozenset(key for key, each in known.items() if each in state.reserved_requests)
+    return active, received - active
 
 
 def _end() -> None:

@@ -244,7 +244,20 @@ def _errors(party: Party) -> list[str | None]:
 
 
 def _children(pid: int) -> list[int]:
-    """Return the worker's processes that execute tasks; the beat is the first of its children."""
+    """Return the worker's processes that execute tasks; its beat is a child like them.
+
+    Celery starts the beat before the pool or after it, in no fixed order. Its pool ignores SIGINT.
+    """
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    wait_for(lambda: len(children.read_text().split()) >= 4, seconds=10)
-    return [int(child) for child in children.read_text().split()][1:]
+
+    def pool() -> list[int]:
+        return [int(child) for child in children.read_text().split() if _ignores_sigint(child)]
+
+    wait_for(lambda: len(pool()) == 4, seconds=10)
+    return pool()
+
+
+def _ignores_sigint(pid: str) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) & 1 << (signal.SIGINT - 1))

@@ -51,7 +51,7 @@ bench-audit: setup ## how long the audit takes, on 2,000 tables with 10,000 poli
 bench-context: setup ## what a tenant costs a unit of work, against a plain Session in the same run; ARGS=--help
 	@$(BIN)/python -m bench.context $(ARGS)
 
-bench-search: setup ## what searching one tenant costs, against no row security in the same run; ARGS=--quick
+bench-search: setup ## what searching one tenant costs, against no row security in the same run; ARGS=--help
 	@$(BIN)/python -m bench.search $(ARGS)
 
 bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help

@@ -7,44 +7,53 @@ databases have the same rows; the plain one has row-level security switched off.
 proxy that holds everything back for a millisecond in each direction.
 """
 
-import argparse
-import json
-import platform
 import statistics
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
-import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from psycopg2 import sql
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from assay.models import Base, TestSet
+from bench.figures import (
+    ROOT,
+    Goal,
+    Spread,
+    about,
+    console,
+    markdown,
+    measured_with,
+    parser,
+    publish,
+    table,
+    turns,
+)
 from bench.wire import Wire, remote
 from tenantry import DEFAULT_CONFIG, create_tenant_engine, set_tenant
 from tenantry.config import ContextWay, Scope, libpq_url
 from tenantry.models import tenant_table
 from tenantry.testing.servers import Database, find_server
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 WAYS: Final[tuple[ContextWay, ...]] = ("separate", "prefix", "begin")
 SCOPES: Final[tuple[Scope, ...]] = ("transaction", "session")
 DELAY: Final = 0.001
+HEADINGS: Final = ("context, scope", "round trips", "µs", "ratio (quartiles)", "goal")
+PLACES: Final = ("local", "1 ms")
 # Ratios to aim at, for settings that end with the transaction: local, and with the delay.
-GOALS: Final = {("local", "prefix"): 1.05, ("1 ms", "prefix"): 1.0, ("1 ms", "begin"): 0.75}
+RATIOS: Final = {("local", "prefix"): 1.05, ("1 ms", "prefix"): 1.0, ("1 ms", "begin"): 0.75}
+# Round trips that a tenant may add. With scope `session` one comes after the answer.
+TRIPS: Final = {"prefix, transaction": 0, "begin, transaction": -1, "prefix, session": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +67,27 @@ class Row:
 Unit = Callable[[Row], object]
 
 
-def main() -> None:
-    """Measure, print the ratios, and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=20, help="batches, each with a ratio")
-    parser.add_argument("--units", type=int, default=140, help="units of work in a local batch")
-    parser.add_argument("--server", choices=("embedded", "container", "url"), default="embedded")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
-    arguments = parser.parse_args()
-    console = Console()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when everything was measured, whatever came of it."""
+    options = parser("bench.context", __doc__)
+    options.add_argument("--batches", type=int, help="each with a ratio (default 20, quick 5)")
+    options.add_argument(
+        "--units", type=int, help="units of work in a local batch (default 140, quick 70)"
+    )
+    options.add_argument("--server", choices=("embedded", "container", "url"), default="embedded")
+    chosen = options.parse_args(arguments)
+    batches = chosen.batches or (5 if chosen.quick else 20)
+    size = chosen.units or (70 if chosen.quick else 140)
     with ExitStack() as stack:
-        server = stack.enter_context(find_server(arguments.server))
+        server = stack.enter_context(find_server(chosen.server))
         walled, plain = (make_database(server.create_database()) for _ in range(2))
         stack.callback(walled.drop)
         stack.callback(plain.drop)
         rows = fill(walled, plain)
         tear_down_wall(plain)
-        figures: dict[str, Any] = {
-            "server": server.version,
-            "python": platform.python_version(),
-            "sqlalchemy": sqlalchemy.__version__,
-            "psycopg2": version("psycopg2-binary"),
-            "machine": f"{platform.machine()}, {platform.system()}",
-            "round_trips": count(walled.app_url, plain.app_url, rows[0]),
-        }
-        for place, units in (("local", arguments.units), ("1 ms", max(arguments.units // 10, 7))):
+        figures = about(server.version)
+        figures["round_trips"] = count(walled.app_url, plain.app_url, rows[0])
+        for place, units in (("local", size), ("1 ms", max(size // 10, 7))):
             with ExitStack() as wires:
                 first, second = (
                     database.app_url
@@ -90,13 +95,11 @@ def main() -> None:
                     else wires.enter_context(remote(database.app_url, DELAY))
                     for database in (walled, plain)
                 )
-                measured = measure(
-                    first, second, rows, batches=arguments.batches, units=units, title=place
-                )
+                measured = measure(first, second, rows, batches=batches, units=units, title=place)
             figures[place] = summary(measured)
-            console.print(table(place, figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+            console().print(table(place, HEADINGS, shown(place, figures)))
+    publish(figures, chosen, goals=goals(figures), tables=tables(figures))
+    return 0
 
 
 def make_database(database: Database) -> Database:
@@ -214,13 +217,12 @@ def measure(
         for work in works.values():
             for row in rows[:units]:
                 work(row)
-        names, measured = list(works), []
+        measured = []
         for _ in track(range(batches), description=title, transient=True):
-            times: dict[str, list[float]] = {name: [] for name in names}
+            times: dict[str, list[float]] = {name: [] for name in works}
             for number in range(units):
-                # Each begins in turn, and each second time they go backwards.
-                row, first = rows[number % len(rows)], number % len(names)
-                for name in [*names[first:], *names[:first]][:: 1 if number % 2 else -1]:
+                row = rows[number % len(rows)]
+                for name in turns(list(works), number):
                     started = time.perf_counter()
                     works[name](row)
                     times[name].append(time.perf_counter() - started)
@@ -230,36 +232,62 @@ def measure(
 
 def summary(measured: list[dict[str, list[float]]]) -> dict[str, dict[str, float]]:
     """Return each variant's median time, and the quartiles of its batches' ratios to the plain."""
-    figures = {}
-    for name in measured[0]:
-        medians = [statistics.median(times[name]) for times in measured]
-        plain = [statistics.median(times["plain"]) for times in measured]
-        low, middle, high = statistics.quantiles(
-            [mine / theirs for mine, theirs in zip(medians, plain, strict=True)], n=4
-        )
-        microseconds = 1e6 * statistics.median(medians)
-        figures[name] = {"us": microseconds, "low": low, "ratio": middle, "high": high}
-    return figures
+    medians = {name: [statistics.median(times[name]) for times in measured] for name in measured[0]}
+    return {
+        name: {"us": 1e6 * statistics.median(own)}
+        | Spread.of_ratios(own, medians["plain"]).figures()
+        for name, own in medians.items()
+    }
 
 
-def table(place: str, figures: dict[str, Any]) -> Table:
-    """Return the ratios as a table."""
-    shown = Table(title=f"a Session, one object by its key, a commit: {place}")
-    for heading in ("context, scope", "round trips", "µs", "ratio", "quartiles", "goal"):
-        shown.add_column(heading, justify="left" if heading.startswith("context") else "right")
+def shown(place: str, figures: Mapping[str, Any]) -> list[list[str]]:
+    """Return the ratios of one place as the rows of a table."""
+    rows = []
     for name, figure in figures[place].items():
         way, _, scope = name.partition(", ")
-        goal = GOALS.get((place, way)) if scope == "transaction" else None
-        shown.add_row(
+        bound = RATIOS.get((place, way)) if scope == "transaction" else None
+        trips = str(figures["round_trips"][name])
+        ratio = "1.00" if name == "plain" else str(Spread.of_figures(figure))
+        goal = "" if bound is None else f"≤ {bound:.2f}"
+        rows.append([name, trips, f"{figure['us']:,.0f}", ratio, goal])
+    return rows
+
+
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    """Return what was to be reached."""
+    plain = figures["round_trips"]["plain"]
+    return [
+        *(
+            Goal(f"round trips added, {name}", bound, figures["round_trips"][name] - plain)
+            for name, bound in TRIPS.items()
+        ),
+        *(
+            Goal(
+                f"unit of work, {place}, {way}",
+                bound,
+                Spread.of_figures(figures[place][f"{way}, transaction"]),
+            )
+            for (place, way), bound in RATIOS.items()
+        ),
+    ]
+
+
+def tables(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of the documents."""
+    rows = [
+        [
             name,
-            str(figures["round_trips"][name]),
-            f"{figure['us']:,.0f}",
-            f"{figure['ratio']:.2f}",
-            f"{figure['low']:.2f} to {figure['high']:.2f}",
-            "" if goal is None else f"≤ {goal:.2f}",
-        )
-    return shown
+            str(trips),
+            *(
+                "1.00" if name == "plain" else str(Spread.of_figures(figures[place][name]))
+                for place in PLACES
+            ),
+        ]
+        for name, trips in figures["round_trips"].items()
+    ]
+    headings = ("context, scope", "round trips", *PLACES)
+    return {"context": f"{markdown(headings, rows)}\n\n{measured_with(figures)}"}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

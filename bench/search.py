@@ -5,22 +5,16 @@ Each predicate is asked in up to four ways, round by round, of one table in one 
 application, with the same predicate; `search` by the application, through the function that
 op.create_tenant_search made; `marked` as `policy`, with the operators marked by sql/leakproof.sql.
 A ratio is that of the two times of one round. Times are the client's, rows fetched.
-
-    python -m bench.search [--quick] [--json FILE]
 """
 
-import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
@@ -29,20 +23,33 @@ from alembic.operations import Operations
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 import tenantry.alembic  # noqa: F401 - registers the operations
+from bench.figures import (
+    ROOT,
+    Goal,
+    Spread,
+    about,
+    console,
+    markdown,
+    measured_with,
+    parser,
+    publish,
+    table,
+)
 from tenantry.config import libpq_url
 from tenantry.embedded.binaries import find_binaries
 from tenantry.testing import Database
 from tenantry.testing.servers import find_server
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 GOAL: Final = 1.1
 LARGE: Final = uuid.UUID(int=0xA)
+HEADINGS: Final = (
+    *("predicate", "rows", "explicit, ms", "policy", "search", "added, µs", "LEAKPROOF"),
+)
 
 _TABLE: Final = """
 create table items (
@@ -238,7 +245,6 @@ def measure(database: Database, rounds: int, slow_rounds: int) -> Iterator[dict[
                 beside.append(timed(*ways["explicit"])[0])
                 times["marked"].append(timed(*plain)[0])
             mark(database, on=False)
-            searched = predicate.search is not None
             yield {
                 "predicate": predicate.title,
                 "rows": found.pop(),
@@ -246,17 +252,14 @@ def measure(database: Database, rounds: int, slow_rounds: int) -> Iterator[dict[
                 "added_us": added(times["search"], times["explicit"])
                 if "search" in times
                 else None,
-                "policy": ratio(times["policy"], times["explicit"]),
-                "search": ratio(times["search"], times["explicit"]) if searched else None,
-                "marked": ratio(times["marked"], beside),
+                "policy": Spread.of_ratios(
+                    times["policy"], times["explicit"][: len(times["policy"])]
+                ).figures(),
+                "search": Spread.of_ratios(times["search"], times["explicit"]).figures()
+                if predicate.search is not None
+                else None,
+                "marked": Spread.of_ratios(times["marked"], beside).figures(),
             }
-
-
-def ratio(times: list[float], explicit: list[float]) -> dict[str, float]:
-    """Return the median of the rounds' ratios, and their quartiles."""
-    ratios = sorted(time / base for time, base in zip(times, explicit, strict=False))
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return {"median": statistics.median(ratios), "low": low, "high": high}
 
 
 def added(times: list[float], explicit: list[float]) -> float:
@@ -264,50 +267,53 @@ def added(times: list[float], explicit: list[float]) -> float:
     return (statistics.median(times) - statistics.median(explicit)) * 1e6
 
 
-def show(results: list[dict[str, Any]], console: Console) -> None:
-    """Print the ratios, with their quartiles."""
-    table = Table(title="1.00 is the same predicate with an explicit filter, no row security")
-    for heading in ("predicate", "rows", "explicit, ms", "policy", "search", "added, µs", "marked"):
-        table.add_column(heading, justify="left" if heading == "predicate" else "right")
-    for each in results:
-        cells = [
-            "-"
-            if (value := each[way]) is None
-            else f"{value['median']:,.2f} ({value['low']:,.2f}-{value['high']:,.2f})"
-            for way in ("policy", "search", "marked")
+def rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """Return the ratios as the rows of a table."""
+    return [
+        [
+            each["predicate"],
+            str(each["rows"]),
+            f"{each['explicit_ms']:.2f}",
+            str(Spread.of_figures(each["policy"])),
+            "-" if each["search"] is None else str(Spread.of_figures(each["search"])),
+            "-" if each["added_us"] is None else f"{each['added_us']:,.0f}",
+            str(Spread.of_figures(each["marked"])),
         ]
-        extra = "-" if each["added_us"] is None else f"{each['added_us']:,.0f}"
-        explicit = f"{each['explicit_ms']:.3f}"
-        table.add_row(each["predicate"], str(each["rows"]), explicit, *cells[:2], extra, cells[2])
-    console.print(table)
+        for each in figures["results"]
+    ]
 
 
-def main() -> int:
-    """Return the command's exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows and rounds")
-    parser.add_argument("--rows", type=int, help="of the table; half are the large tenant's")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    options = parser.parse_args()
-    count = options.rows or (100_000 if options.quick else 1_000_000)
-    rounds = options.rounds or (20 if options.quick else 100)
+def goals(figures: Mapping[str, Any]) -> list[Goal]:
+    """Return what was to be reached: by the search, or by the query where it needs none."""
+    return [
+        Goal(f"search, {each['predicate']}", GOAL, Spread.of_figures(each[way]))
+        for each in figures["results"]
+        for way in ("policy" if each["search"] is None else "search",)
+    ]
+
+
+def tables(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of the documents."""
+    return {"search": f"{markdown(HEADINGS, rows(figures))}\n\n{measured_with(figures)}"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when everything was measured, whatever came of it."""
+    options = parser("bench.search", __doc__)
+    options.add_argument(
+        "--rows", type=int, help="half are the large tenant's (default 1,000,000, quick 100,000)"
+    )
+    options.add_argument("--rounds", type=int, help="default 100, quick 20")
+    chosen = options.parse_args(arguments)
+    count = chosen.rows or (100_000 if chosen.quick else 1_000_000)
+    rounds = chosen.rounds or (20 if chosen.quick else 100)
     with find_server("embedded") as server:
         database = server.create_database()
         fill(database, count)
-        results = list(measure(database, rounds, slow_rounds=5))
-        version = server.version
-    show(results, Console(width=130))
-    if options.json is not None:
-        report = {
-            "postgresql": version,
-            "machine": platform.machine(),
-            "rows": count,
-            "rounds": rounds,
-            "goal": GOAL,
-            "results": results,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        results = list(measure(database, rounds, slow_rounds=min(5, rounds)))
+        figures = about(server.version) | {"rows": count, "rounds": rounds, "results": results}
+    console().print(table("1.00 is the explicit filter, no row security", HEADINGS, rows(figures)))
+    publish(figures, chosen, goals=goals(figures), tables=tables(figures))
     return 0
 
 

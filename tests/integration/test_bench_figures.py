@@ -14,8 +14,6 @@ between
 <!-- bench: two -->
 <!-- end -->
 """
-    "before\n<!-- bench: one -->\nold\n<!-- end -->\nbetween\n<!-- bench: two -->\n<!-- end -->\n"
-)
 
 
 def test_spread_is_of_the_ratios_of_each_round() -> None:

@@ -28,6 +28,10 @@ pytest_plugins = ["pytester"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The default server is the checkout's, and would be left running: a test that needs one has a home
+# of its own.
+os.environ["TENANTRY_HOME"] = f"{os.devnull}/tests-have-homes-of-their-own"
+
 Migrate = Callable[[URL, URL], None]
 
 

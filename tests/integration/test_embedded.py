@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from sqlalchemy.engine import URL
 
 from tenantry.config import libpq_url
-from tenantry.embedded import EmbeddedServer, Login
+from tenantry.embedded import EmbeddedServer, Login, default_server
 from tenantry.exceptions import EmbeddedServerError
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -355,3 +355,9 @@ def test_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
         EmbeddedServer(tmp_path).start()
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_no_test_starts_the_checkouts_own_server() -> None:
+    """What uses the default home in a test is told so, instead of leaving a server behind."""
+    with pytest.raises(EmbeddedServerError, match="tests-have-homes-of-their-own"):
+        default_server().start()

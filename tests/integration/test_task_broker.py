@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.contrib.testing.worker import start_worker
 from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
 from tests.conftest import RequireService
 from tests.fixtures.assay_workers import ROOT, environment
 from tests.fixtures.recorded_site import Site, new_site
@@ -133,3 +135,21 @@ def test_publisher_does_not_wait_long_for_results_that_are_down(
         assert app.conf.result_backend_transport_options == {}
     finally:
         app.close()
+
+
+def test_worker_opens_no_session_before_a_task_does() -> None:
+    """Starting one makes no engine: the default's would start a server that nobody asked for."""
+    opened: list[Session] = []
+
+    def sessions() -> Session:
+        opened.append(Session())
+        return opened[-1]
+
+    app = Celery("idle", set_as_current=False, broker="memory://", backend="cache+memory://")
+    install_tenancy(app, key="k" * 32, sessions=sessions)
+    try:
+        with start_worker(app, perform_ping_check=False, shutdown_timeout=60):
+            pass
+    finally:
+        app.close()
+    assert opened == []

@@ -88,14 +88,7 @@ def run_alembic(start_alembic: StartAlembic) -> RunAlembic:
 def _environment(variables: dict[str, URL | str]) -> dict[str, str]:
     # Empty is unset, and wins over a developer's .env.
     unset = dict.fromkeys(
-        (
-            "DATABASE_URL",
-            "MIGRATION_DATABASE_URL",
-            "MAINTENANCE_DATABASE_URL",
-            "TENANTRY_ENV",
-            "TENANTRY_HOME",
-        ),
-        "",
+        ("DATABASE_URL", "MIGRATION_DATABASE_URL", "MAINTENANCE_DATABASE_URL", "TENANTRY_ENV"), ""
     )
     given = {
         name: value.render_as_string(hide_password=False) if isinstance(value, URL) else value

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery, Task, signals
-from kombu.transport.sqlalchemy import Channel
-from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from tenantry.celery import leases
@@ -145,16 +143,6 @@ def install_tenancy(
                 leases.drop(execution.attempt)
             leave(execution.token)
 
-    def dispose(**_: Any) -> None:
-        with sessions() as session:
-            bind = session.get_bind()
-        engine = bind.engine if isinstance(bind, Connection) else bind
-        # The parent's connections are the parent's: forget them here without closing them. Where
-        # the broker is a database, a child that replaces another inherits the consumer's as well.
-        brokers = [broker for broker, _ in Channel._engines.values()]
-        for inherited in (engine, *brokers):
-            inherited.dispose(close=False)
-
     def take_in(instance: Any, conf: Any, **_: Any) -> None:
         if instance.app is not app:
             return
@@ -167,7 +155,6 @@ def install_tenancy(
     signals.before_task_publish.connect(seal, weak=False)
     signals.task_prerun.connect(bind, weak=False)
     signals.task_postrun.connect(release, weak=False)
-    signals.worker_process_init.connect(dispose, weak=False)
 
 
 def tenancy_of(app: Celery) -> TaskTenancy:

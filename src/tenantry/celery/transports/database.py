@@ -1,6 +1,7 @@
 """PostgreSQL as Celery's broker: one statement a message, and none that stops the worker."""
 
 import logging
+import os
 import threading
 from contextlib import suppress
 from queue import Empty
@@ -131,3 +132,15 @@ class Transport(sqlalchemy.Transport):
     Channel = Channel
     connection_errors = (OperationalError, InterfaceError)  # type: ignore[assignment]
     polling_interval = 0.1
+
+
+def _forget_connections() -> None:
+    """In a forked child: leave the parent's connections to the parent.
+
+    A child of the pool that replaces another one inherits those of the worker's consumer.
+    """
+    for engine, _ in list(sqlalchemy.Channel._engines.values()):
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -47,7 +47,9 @@ class ContextCursor(extensions.cursor):
             super().execute(query, vars)
             return
         # A cursor WITH HOLD keeps its rows for whoever knows its name.
-        if not state.traces and (self.withhold or leaves_traces(query, vars)):
+        if not state.traces and (
+            self.withhold or leaves_traces(query, vars, state.isolation.steady_functions)
+        ):
             state.traces = True
         self._lead = b""
         if self.name is not None:

@@ -63,6 +63,8 @@ class Isolation:
         shared_tables: schema and name of each other table of the database.
         own_code: names of the functions and operators that come neither with the server nor with
             an extension.
+        steady_functions: names of functions that promise to change nothing (STABLE or IMMUTABLE),
+            whichever of that name is called; the role could not have written them.
     """
 
     database: str
@@ -79,6 +81,7 @@ class Isolation:
     reachable_tables: int
     shared_tables: tuple[tuple[str, str], ...]
     own_code: tuple[str, ...]
+    steady_functions: frozenset[str]
 
     @property
     def enforced(self) -> bool:
@@ -157,6 +160,7 @@ def probe(
         reachable_tables=found["reachable_tables"],
         shared_tables=tuple(tuple(row) for row in found["shared_tables"] or ()),
         own_code=tuple(found["own_code"] or ()),
+        steady_functions=frozenset(found["steady_functions"] or ()),
     )
 
 

@@ -238,6 +238,26 @@ with recursive
         select from pg_catalog.pg_depend as d
         where d.classid = c.catalog and d.objid = c.oid and d.deptype = 'e')
   ),
+  -- Functions that promise to change nothing, of whatever arguments: written by the application, and
+  -- by a role that this login cannot become.
+  steady_functions as (
+    select p.proname as name
+    from pg_catalog.pg_proc as p
+    join pg_catalog.pg_language as l on l.oid = p.prolang
+    cross join lateral (
+      select p.provolatile <> 'v' and l.lanname in ('sql', 'plpgsql')
+        and p.pronamespace not in (
+          select n.oid from pg_catalog.pg_namespace as n
+          where n.nspname in ('pg_catalog', 'information_schema'))
+        and not exists (select from reachable as r where r.oid = p.proowner)
+        and not exists (
+          select from pg_catalog.pg_depend as d
+          where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
+            and d.deptype = 'e') as steady
+    ) as promise
+    group by p.proname
+    having bool_and(steady)
+  ),
   open_relations as (
     select name, reasons from open_tables where reasons <> '{}'
     union all select name, reasons from open_views
@@ -270,4 +290,5 @@ select
     from tables as t where not exists (select from tenant_tables as x where x.oid = t.oid)
   ) as shared_tables,
   -- What an application's functions and operators do is in their bodies, which nothing looks into.
-  (select pg_catalog.json_agg(distinct name) from own_code) as own_code
+  (select pg_catalog.json_agg(distinct name) from own_code) as own_code,
+  (select pg_catalog.json_agg(name) from steady_functions) as steady_functions

@@ -2,7 +2,8 @@
 
 Temporary tables, held cursors, prepared statements, subscriptions, settings and advisory locks
 outlive their transaction. Each comes from a command of its own or from a function; a query made of
-nothing but names, values and functions that are known leaves none of them.
+nothing but names, values and functions that are known leaves none of them. Known are PostgreSQL's
+own that are listed here, and those of the database that promise to change nothing.
 """
 
 import functools
@@ -24,6 +25,7 @@ _HARMLESS: Final = re.compile(
 )
 _INSERTED_INTO: Final = re.compile(r"\binsert into [\w.]+ \(", re.IGNORECASE)
 _CALLED: Final = re.compile(r'((?<![\w$".])[\w$".]+|\.\s+[\w$".]+)\s*\(')
+_PLAIN_CALL: Final = re.compile(r"(?:[A-Za-z_]\w*\.)?([A-Za-z_]\w*)", re.ASCII)
 # What stands before a parenthesis: keywords, types, and functions that look at their arguments.
 _KNOWN: Final = re.compile(
     r"all|and|any|array|as|between|by|case|conflict|distinct|else|except|exists|filter|from|ilike"
@@ -38,7 +40,9 @@ _KNOWN: Final = re.compile(
 _LONG: Final = 4096
 
 
-def leaves_traces(query: object, parameters: object = None) -> bool:
+def leaves_traces(
+    query: object, parameters: object = None, steady_functions: frozenset[str] = frozenset()
+) -> bool:
     """Return whether a message could leave something in its session; False only if it cannot.
 
     What triggers, operators and views call is not looked at.
@@ -46,8 +50,10 @@ def leaves_traces(query: object, parameters: object = None) -> bool:
     Args:
         query: as it is given to a cursor.
         parameters: the values that the driver renders into it.
+        steady_functions: names of functions of the database that leave nothing, as
+            `Isolation.steady_functions` has them.
     """
-    if not isinstance(query, str) or len(query) > _LONG or _leaves_traces(query):
+    if not isinstance(query, str) or len(query) > _LONG or _leaves_traces(query, steady_functions):
         return True
     values = parameters.values() if isinstance(parameters, dict) else parameters
     if not isinstance(values, tuple | list | type({}.values())):
@@ -62,11 +68,20 @@ def _renders_itself(value: object) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _leaves_traces(query: str) -> bool:
+def _leaves_traces(query: str, steady_functions: frozenset[str]) -> bool:
     if _HARMLESS.fullmatch(query):
         return False
     # Names of other letters are not what they look like: case and space are another matter there.
     if not query.isascii() or not _QUERY.match(query) or _SEVERAL.search(query):
         return True
     bare = _INSERTED_INTO.sub("insert into (", query)
-    return any(_KNOWN.fullmatch(word) is None for word in _CALLED.findall(bare))
+    return any(
+        _KNOWN.fullmatch(word) is None and _called_name(word) not in steady_functions
+        for word in _CALLED.findall(bare)
+    )
+
+
+def _called_name(word: str) -> str | None:
+    """Return the name of a called function, without its schema; None where it is quoted."""
+    plain = _PLAIN_CALL.fullmatch(word)
+    return None if plain is None else plain[1].lower()

@@ -277,6 +277,37 @@ def test_probe_leaves_the_connection_as_it_was(fresh_database: Database) -> None
         assert probe(connection, DEFAULT_CONFIG) == before
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create function public.authenticate_token(text) returns int language sql as 'select 1'",
+        "alter function public.authenticate_token(bytea) volatile",
+        "create schema other; create function other.authenticate_token() returns int stable "
+        "language sql as 'select 1'; alter function other.authenticate_token() owner to {login}",
+        "create function public.authenticate_token(a internal) returns internal stable "
+        "language internal as 'int8inc'",
+    ],
+    ids=["another may change things", "it may", "another is the role's own", "another is C"],
+)
+def test_function_is_steady_only_if_each_of_its_name_promises_it(
+    fresh_database: Database, statement: str
+) -> None:
+    """A name is trusted where no function that is called so may leave anything in a session."""
+    assert "authenticate_token" in probed(fresh_database.app_url).steady_functions
+    with cursor_of(fresh_database.superuser_url) as cursor:
+        cursor.execute(statement.format(login=fresh_database.app_url.username))
+    assert "authenticate_token" not in probed(fresh_database.app_url).steady_functions
+
+
+def test_functions_of_the_server_and_of_extensions_promise_nothing(
+    fresh_database: Database,
+) -> None:
+    """Some of them execute the text that they are given, which promises nothing."""
+    with cursor_of(fresh_database.superuser_url) as cursor:
+        cursor.execute("create extension tablefunc")
+    assert not {"crosstab", "table_to_xml", "abs"} & probed(fresh_database.app_url).steady_functions
+
+
 def test_other_names_are_other_tables(fresh_database: Database) -> None:
     """With another configuration the probe looks for that one's column and root table."""
     found = probed(

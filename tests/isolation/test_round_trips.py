@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy
 from bench.wire import Wire
-from sqlalchemy import Engine, create_engine, insert, select, text, update
+from sqlalchemy import Engine, create_engine, func, insert, select, text, update
 from sqlalchemy.orm import Session
 from tests.fixtures.worlds import DATABASE_WALLS, A, Wall, World, bound, names_of, new_world
 
@@ -203,6 +203,16 @@ def test_what_could_leave_traces_is_cleared_away(world: World, wall: Wall) -> No
             before = wire.trips
         assert wire.trips - before == 1
         assert "pg_advisory_unlock_all" in wire.queries[-1]
+
+
+def test_looking_before_there_is_a_tenant_adds_nothing(world: World, wall: Wall) -> None:
+    """A function that promises to change nothing, called without a tenant, is not cleared after."""
+    query = select(func.authenticate_token(b"none").table_valued("user_id").c.user_id)
+    with on_the_wire(world, wall) as (engine, wire):
+        with Session(engine) as session:
+            assert session.scalars(query).all() == []
+            session.commit()
+        assert wire.trips == {"prefix": 3, "separate": 4, "begin": 2}[wall.context], wire.queries
 
 
 def test_statement_stays_readable(world: World, wall: Wall) -> None:

@@ -71,3 +71,33 @@ def test_what_cannot_be_looked_at_could_leave_something() -> None:
     assert leaves_traces("select %(a)s", {"a": AsIs("pg_advisory_lock(1)")})
     assert leaves_traces("select %s", iter([1]))
     assert leaves_traces("select %s", ([AsIs("pg_advisory_lock(1)")],))
+
+
+STEADY = frozenset({"authenticate_token", "Odd"})
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["select * from authenticate_token(%s)", "select public.Authenticate_Token (1), count(*)"],
+)
+def test_steady_function_leaves_nothing(query: str) -> None:
+    """A function of the database that promises to change nothing leaves nothing."""
+    assert not leaves_traces(query, (1,), STEADY)
+    assert leaves_traces(query, (1,))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'select "authenticate_token"(1)',
+        "select authenticate_token(pg_advisory_lock(1))",
+        "select a.b.authenticate_token(1)",
+        "select authenticate_token . other(1)",
+        'select "Odd"(1)',
+        "select Odd(1)",
+        "select authenticate_token(1); listen x",
+    ],
+)
+def test_what_is_not_that_function_could_leave_something(query: str) -> None:
+    """A quoted name, another call beside it or inside of it, and a second command are not it."""
+    assert leaves_traces(query, None, STEADY)

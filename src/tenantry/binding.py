@@ -13,11 +13,12 @@ from tenantry.exceptions import TenantSwitchError
 class Binding:
     """The tenant of one Session, and the connections that its transaction is using."""
 
-    __slots__ = ("__weakref__", "connections", "session", "tenant")
+    __slots__ = ("__weakref__", "connections", "reference", "session", "tenant")
 
     def __init__(self, session: Session) -> None:
         """Bind nothing yet."""
         self.session = weakref.ref(session)
+        self.reference = weakref.ref(self)
         self.tenant: Tenant | None = None
         self.connections: list[Connection] = []
 

@@ -4,7 +4,7 @@ import os
 import weakref
 from typing import Any
 
-from sqlalchemy import URL, Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Engine, MetaData, create_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.pool.base import ResetStyle
 
@@ -126,16 +126,7 @@ def protect_engine(
         (FilteringCompiler, engine.dialect.statement_compiler),
         {"filtering": tenancy.filtering},
     )
-    event.listen(engine, "do_connect", tenancy.on_do_connect)
-    event.listen(engine, "connect", tenancy.on_connect)
-    event.listen(engine, "reset", tenancy.on_reset)
-    event.listen(engine, "begin", tenancy.on_begin)
-    event.listen(engine, "begin_twophase", tenancy.on_begin_twophase)
-    event.listen(engine, "rollback_savepoint", tenancy.on_rollback_savepoint)
-    event.listen(engine, "before_execute", tenancy.on_before_execute)
-    event.listen(engine, "before_cursor_execute", tenancy.on_before_cursor_execute)
-    event.listen(engine, "after_cursor_execute", tenancy.on_after_cursor_execute)
-    event.listen(engine, "handle_error", tenancy.on_error)
+    tenancy.protect(engine)
     _protected.add(engine)
     return engine
 

@@ -55,10 +55,10 @@ class Filtering:
         own_code: names of the functions and operators of the application's own that it saw.
     """
 
-    def __init__(self, config: TenancyConfig, *, active: bool) -> None:
-        """Start with filters rendered (`active`) or not, and nothing known."""
+    def __init__(self, config: TenancyConfig) -> None:
+        """Start with nothing rendered, and nothing known."""
         self.config = config
-        self.active = active
+        self.active = False
         self.tenant_tables: frozenset[tuple[str, str, str]] = frozenset()
         self.shared_tables: frozenset[tuple[str, str]] = frozenset()
         self.own_code: frozenset[str] = frozenset()

@@ -301,7 +301,7 @@ def _on_after_begin(
     state = connection_state(connection)
     if connection not in binding.connections:
         binding.connections.append(connection)
-        state.users.add(binding)
+        state.add_user(binding)
     if state.written != bound_tenant(connection):
         _tell(connection)
 

@@ -48,7 +48,7 @@ class ConnectionState:
         pending: the query that tells it, to go in front of the next message.
         holds: the tenant that the session may have, whatever is committed or rolled back.
         traces: something may be left in the session for its next user.
-        users: the Sessions that have used the connection.
+        references: to the Sessions that have used the connection; some may be gone.
         outer_tenant: that of the statement in whose midst this one is executed.
     """
 
@@ -62,8 +62,27 @@ class ConnectionState:
     pending: str | None = None
     holds: Tenant | Unknown | None = None
     traces: bool = True
-    users: weakref.WeakSet[Binding] = field(default_factory=weakref.WeakSet)
+    references: list[weakref.ref[Binding]] = field(default_factory=list)
     outer_tenant: Tenant | None = None
+
+    @property
+    def users(self) -> list[Binding]:
+        """The Sessions that have used the connection and still exist."""
+        users = [reference() for reference in self.references]
+        return [user for user in users if user is not None]
+
+    def is_alone(self, binding: Binding) -> bool:
+        """Whether no other Session that exists has used the connection."""
+        for reference in self.references:
+            user = reference()
+            if user is not binding and user is not None:
+                return False
+        return True
+
+    def add_user(self, binding: Binding) -> None:
+        """Note that a Session is using the connection."""
+        others = [each for each in self.references if each() not in {None, binding}]
+        self.references = [*others, binding.reference]
 
     def end_transaction(self) -> None:
         """Forget what the transaction was told; the next one is told anew."""

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 import psycopg2
 import psycopg2.extensions
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection, Engine, MetaData, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -88,8 +88,31 @@ class Tenancy:
         self.scope = scope
         self.context = context
         self.metadata = metadata
-        self.filtering = Filtering(config, active=mode in {"filters", "both"})
+        self.filtering = Filtering(config)
         self.warned = False
+        self._engine: weakref.ref[Engine] | None = None
+
+    def protect(self, engine: Engine) -> None:
+        """Have the engine call the handlers."""
+        self._engine = weakref.ref(engine)
+        event.listen(engine, "do_connect", self.on_do_connect)
+        event.listen(engine, "connect", self.on_connect)
+        event.listen(engine, "reset", self.on_reset)
+        event.listen(engine, "begin", self.on_begin)
+        event.listen(engine, "begin_twophase", self.on_begin_twophase)
+        event.listen(engine, "rollback_savepoint", self.on_rollback_savepoint)
+        event.listen(engine, "before_cursor_execute", self.on_before_cursor_execute)
+        event.listen(engine, "handle_error", self.on_error)
+        if self.mode in {"filters", "both"}:
+            self._filter()
+
+    def _filter(self) -> None:
+        """Filter what is compiled from now on; a handler that is not needed is not paid for."""
+        engine = self._engine() if self._engine else None
+        if engine is not None:
+            event.listen(engine, "before_execute", self.on_before_execute)
+            event.listen(engine, "after_cursor_execute", self.on_after_cursor_execute)
+        self.filtering.active = True
 
     # Connections
 
@@ -134,7 +157,7 @@ class Tenancy:
                     where,
                     reasons,
                 )
-            self.filtering.active = True
+            self._filter()
         self.filtering.learn(isolation.tenant_tables, isolation.shared_tables, isolation.own_code)
         if isolation.stored_default:
             logger.warning(
@@ -381,19 +404,14 @@ def _bound_tenant(connection: Connection, state: ConnectionState) -> Tenant | No
     own: Tenant | None = options.get(TENANT_OPTION)
     # A Session that is just beginning here has not registered yet; its transaction is the first.
     beginning: Binding | None = options.get(SESSION_OPTION)
-    users = state.users
-    if own is None and beginning is not None and _is_alone(beginning, users):
+    if own is None and beginning is not None and state.is_alone(beginning):
         # One Session on a Connection of its own, as nearly always.
         joined = connection in beginning.connections or not connection.in_transaction()
         return beginning.tenant if joined and beginning.active else None
-    active = {user for user in users if user.uses(connection)}
+    active = {user for user in state.users if user.uses(connection)}
     if not connection.in_transaction() and beginning is not None and beginning.active:
         active.add(beginning)
     return agreed_tenant(own, active)
-
-
-def _is_alone(binding: Binding, users: weakref.WeakSet[Binding]) -> bool:
-    return not users or (len(users) == 1 and binding in users)
 
 
 def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-search bench-tasks test check lock clean
+.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-search bench-shapes bench-tasks test check lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-context: setup ## what a tenant costs a unit of work, against a plain Sess
 
 bench-search: setup ## what searching one tenant costs, against no row security in the same run; ARGS=--help
 	@$(BIN)/python -m bench.search $(ARGS)
+
+bench-shapes: setup ## what row-level security costs each shape of a query, against explicit filters in the same run; ARGS=--help
+	@$(BIN)/python -m bench.shapes $(ARGS)
 
 bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help
 	@$(BIN)/python -m bench.tasks $(ARGS)

@@ -21,6 +21,7 @@ RESULTS: Final = ROOT / "bench" / "results"
 DOCUMENTS: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "search.md")
 
 T = TypeVar("T")
+Lines = tuple[list[str], list[list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,16 @@ def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def pivot(cells: Sequence[Mapping[str, str]]) -> Lines:
+    """Return headings and rows from cells with `row`, `column` and `cell`, in their order."""
+    columns = list(dict.fromkeys(each["column"] for each in cells))
+    rows: dict[str, dict[str, str]] = {}
+    for each in cells:
+        rows.setdefault(each["row"], {})[each["column"]] = each["cell"]
+    lines = [[row, *(found.get(column, "") for column in columns)] for row, found in rows.items()]
+    return ["", *columns], lines
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

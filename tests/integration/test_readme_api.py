@@ -118,7 +118,7 @@ def dialogues() -> list[tuple[str, str]]:
     return found
 
 
-def typed(script: str) -> str:
+def typed(script: str, running: Up | None = None) -> str:
     """Type this into a shell, and return what it prints."""
     done = subprocess.run(
         ["/usr/bin/env", "bash", "-euo", "pipefail", "-c", script],
@@ -128,7 +128,8 @@ def typed(script: str) -> str:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    told = running.output.read_text() if running else ""
+    assert done.returncode == 0, done.stdout + done.stderr + told
     return done.stdout
 
 
@@ -137,7 +138,7 @@ def test_readme_works_as_printed(home: Path) -> None:
     with up(home) as running:
         await_ready(running)
         (first, told), (second, refused) = dialogues()
-        printed = typed(f"{running.exports}\n{first}\necho ---\n{second}")
+        printed = typed(f"{running.exports}\n{first}\necho ---\n{second}", running)
         seen, _, denied = printed.partition("---\n")
         summary, _, results = seen.partition("\n")
         assert summary == told.splitlines()[0], running.output.read_text()

@@ -17,6 +17,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import URL
+from tests.fixtures.ports import free_port
 
 from tenantry.testing import Server
 
@@ -95,7 +96,7 @@ def pgbouncer(tenantry_server: Server, require_service: RequireService) -> Itera
 
         def start(url: URL, *, pool_size: int = 1, pool_mode: str = "transaction") -> URL:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgbouncer-")))
-            port = _free_port()
+            port = free_port()
             configuration = _configure(
                 folder, tenantry_server, port=port, pool_size=pool_size, pool_mode=pool_mode
             )
@@ -151,15 +152,8 @@ def _unprivileged_account(folder: Path) -> int | None:
     return account
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         with closing(socket.socket()) as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -171,7 +165,7 @@ def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -37,7 +37,7 @@ Parties = Callable[..., Party]
 @pytest.fixture
 def application() -> Iterator[tuple[Application, str]]:
     """Return an application under test that answers as planned, and its base URL."""
-    application = Application(slowness=5)
+    application = Application(slowness=6)
     with serving(application) as url:
         yield application, url
 
@@ -47,7 +47,7 @@ def parties(fresh_database: Database, tmp_path: Path) -> Iterator[Parties]:
     """Return what makes organizations in a database that is also the broker."""
     engine = create_tenant_engine(fresh_database.app_url, mode="database", metadata=Base.metadata)
 
-    def create(url: str, number: int, *, timeout_seconds: int = 2, **settings: str) -> Party:
+    def create(url: str, number: int, *, timeout_seconds: int = 4, **settings: str) -> Party:
         environ = environment(
             lambda login: fresh_database.server.url(login, fresh_database.name), **settings
         )
@@ -71,11 +71,11 @@ def test_every_test_has_one_result_after_the_worker_was_killed(
     party = _taught(application, parties, 80)
     task = party.launch()
     with working(party.environ, tmp_path) as worker:
-        party.await_results(task, 10, seconds=40)
+        party.await_results(task, 10, seconds=90)
         worker.kill()
     assert party.state(task)[0] is RunStatus.RUNNING
     with working(party.environ, tmp_path) as worker:
-        party.await_results(task, 30, seconds=60)
+        party.await_results(task, 30, seconds=90)
         worker.kill()
     with working(party.environ, tmp_path):
         party.await_end(task, seconds=90)
@@ -93,12 +93,12 @@ def test_every_test_has_one_result_after_a_child_was_killed(
     party = _taught(application, parties, 60)
     task = party.launch()
     with working(party.environ, tmp_path) as worker:
-        party.await_results(task, 5, seconds=40)
+        party.await_results(task, 5, seconds=90)
         for child in _children(worker.process.pid)[:2]:
             os.kill(child, signal.SIGKILL)
-        wait_for(lambda: party.has_ended(task) or worker.process.poll() is not None, seconds=60)
+        wait_for(lambda: party.has_ended(task) or worker.process.poll() is not None, seconds=90)
     with working(party.environ, tmp_path):
-        party.await_end(task, seconds=60)
+        party.await_end(task, seconds=90)
     _check(party, task)
 
 
@@ -109,15 +109,15 @@ def test_worker_whose_pool_is_stuck_ends(
     party = _taught(application, parties, 20)
     first = party.launch()
     with working(party.environ, tmp_path) as worker:
-        party.await_end(first, seconds=60)
+        party.await_end(first, seconds=90)
         # Asleep while they wait for work: what holds the lock then is as good as dead.
         for child in _children(worker.process.pid):
             os.kill(child, signal.SIGSTOP)
         task = party.launch()
-        assert worker.process.wait(timeout=60) != 0
+        assert worker.process.wait(timeout=90) != 0
     assert "this worker ends" in worker.log.read_text()
     with working(party.environ, tmp_path):
-        party.await_end(task, seconds=60)
+        party.await_end(task, seconds=90)
     _check(party, task)
 
 
@@ -141,7 +141,7 @@ def test_run_survives_a_restart_of_the_database(
         service.learn("/party", party.questions)
         task = party.launch()
         with working(party.environ, tmp_path):
-            party.await_results(task, 10, seconds=40)
+            party.await_results(task, 10, seconds=90)
             server.stop()
             server.start()
             engine.dispose()
@@ -161,7 +161,7 @@ def test_endpoint_that_is_down_fails_the_run(parties: Parties, tmp_path: Path) -
     party = parties(f"http://127.0.0.1:{port}/", 6)
     task = party.launch()
     with working(party.environ, tmp_path):
-        assert party.await_end(task, seconds=60) is RunStatus.FAILED
+        assert party.await_end(task, seconds=90) is RunStatus.FAILED
     assert party.state(task)[1] == Counter({Verdict.ERROR: 6})
     assert all("cannot be asked" in str(error) for error in _errors(party))
 
@@ -174,7 +174,7 @@ def test_endpoint_that_never_answers_does_not_hold_the_run(
         party = parties(f"http://127.0.0.1:{listener.getsockname()[1]}/", 6, timeout_seconds=1)
         task = party.launch()
         with working(party.environ, tmp_path):
-            assert party.await_end(task, seconds=60) is RunStatus.FAILED
+            assert party.await_end(task, seconds=90) is RunStatus.FAILED
     assert all("within 1 s" in str(error) for error in _errors(party))
 
 
@@ -220,7 +220,7 @@ def test_poison_in_the_queue_does_not_stop_the_worker(
         )
     task = party.launch()
     with working(party.environ, tmp_path):
-        party.await_end(task, seconds=60)
+        party.await_end(task, seconds=90)
     _check(party, task)
 
 
@@ -248,16 +248,21 @@ def _children(pid: int) -> list[int]:
 
     Celery starts the beat before the pool or after it, in no fixed order. Its pool ignores SIGINT.
     """
-    children = Path(f"/proc/{pid}/task/{pid}/children")
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    pool: list[int] = []
 
-    def pool() -> list[int]:
-        return [int(child) for child in children.read_text().split() if _ignores_sigint(child)]
+    def is_complete() -> bool:
+        pool[:] = [int(child) for child in listed.read_text().split() if _ignores_sigint(child)]
+        return len(pool) == 4
 
-    wait_for(lambda: len(pool()) == 4, seconds=10)
-    return pool()
+    wait_for(is_complete, seconds=90)
+    return pool
 
 
 def _ignores_sigint(pid: str) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
     return bool(int(ignored.split()[1], 16) & 1 << (signal.SIGINT - 1))

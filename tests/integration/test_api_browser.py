@@ -32,6 +32,7 @@ def page(require_service: RequireService) -> Iterator[Page]:
         )
         page = browser.new_page()
         page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         yield page
         browser.close()
 

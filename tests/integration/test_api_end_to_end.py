@@ -27,7 +27,7 @@ FILES = {"gsm8k_test.jsonl": "application/jsonl", "truthfulqa.csv": "text/csv"}
 FINAL = {"completed", "partial", "failed", "cancelled"}
 
 # Seconds that the application is given, and more than that, which it sometimes takes.
-PATIENCE, SLOWNESS = 2, 4
+PATIENCE, SLOWNESS = 4, 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import RequireService
 from tests.fixtures.api_site import Site, new_site, serving, site_environment
 from tests.fixtures.assay_workers import wait_for
-from tests.fixtures.redis_servers import redis_program
+from tests.fixtures.redis_servers import accepts, redis_program
 from tests.fixtures.worlds import cursor_of
 
 from tenantry.testing import Database
@@ -40,7 +40,7 @@ class Redis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        wait_for(self.path.exists, seconds=20)
+        wait_for(lambda: accepts(self.path), seconds=90)
 
     def kill(self) -> None:
         """Kill it, as a crash does."""
@@ -70,7 +70,7 @@ def without_connections(database: Database) -> Iterator[None]:
         name = f'"{database.name}"'
         cursor.execute(f"alter database {name} with allow_connections false")
         cursor.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
+            "select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = %s",
             [database.name],
         )
         try:

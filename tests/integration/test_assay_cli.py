@@ -51,7 +51,7 @@ class Shell:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments) as process:
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     def create(self, name: str) -> str:
@@ -284,7 +284,7 @@ def test_interrupted_import_leaves_nothing(
         file.flush()
         await_backend(database, "state = 'idle in transaction'")
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=90)
     assert (process.returncode, output, errors) == (130, "", "")
     assert "cut" not in dict(shell.sets(organization))
 
@@ -303,14 +303,14 @@ def test_interrupt_ends_the_wait_for_a_lock(
         with process:
             await_backend(database, "wait_event_type = 'Lock'")
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=90)
     assert (process.returncode, output, errors) == (130, "", "")
     assert "held" not in dict(shell.sets(organization))
 
 
 def await_backend(database: Database, condition: str) -> None:
     """Wait until one of the application's backends is in this state."""
-    for _ in range(1000):
+    for _ in range(3000):
         if query(
             database,
             "select pid from pg_stat_activity where datname = current_database()"
@@ -331,7 +331,7 @@ def test_progress_is_shown_on_a_terminal(shell: Shell, organization: str) -> Non
     ) as process:
         os.close(terminal)
         shown = b"".join(iter(_reader(controller), b""))
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=90)
     os.close(controller)
     assert process.returncode == 0
     assert output.startswith("imported 2 tests")

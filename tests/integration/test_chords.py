@@ -34,7 +34,7 @@ def launch_chord(site: Site, *members: Any, label: str) -> Any:
 def test_chord_whose_members_succeed_has_its_body_called(site: Site) -> None:
     """The bounds leave a chord that works alone."""
     label, mark = new_label(), site.app.tasks["mark"]
-    assert launch_chord(site, mark.si("x"), mark.si("y"), label=label).get(timeout=30) == 2
+    assert launch_chord(site, mark.si("x"), mark.si("y"), label=label).get(timeout=90) == 2
     assert site.count(label) == 1
 
 
@@ -43,7 +43,7 @@ def test_chord_with_a_failing_member_ends_in_an_error(site: Site) -> None:
     label = new_label()
     members = (site.app.tasks["mark"].si("x"), site.app.tasks["fail"].si("member"))
     result = launch_chord(site, *members, label=label)
-    error = result.get(timeout=30, propagate=False)
+    error = result.get(timeout=90, propagate=False)
     assert isinstance(error, ChordError)
     assert "ValueError('member')" in str(error)
     assert site.count(label) == 0
@@ -55,8 +55,8 @@ def test_chord_with_a_member_that_never_ends_is_given_up(site: Site) -> None:
     never = site.app.tasks["mark"].signature(("never",), immutable=True, options={"queue": "void"})
     result = launch_chord(site, site.app.tasks["mark"].si("x"), never, label=label)
     with pytest.raises(ChordError, match="could not be retried"):
-        result.get(timeout=30)
-    wait_until(lambda: site.messages() == 1, 10, lambda: f"{site.messages()} messages wait")
+        result.get(timeout=90)
+    wait_until(lambda: site.messages() == 1, 90, lambda: f"{site.messages()} messages wait")
     assert site.count(label) == 0
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg2
@@ -50,7 +50,8 @@ def running(server: EmbeddedServer) -> tuple[ServerStatus, Path, int]:
 
 def kill(pid: int) -> None:
     """Kill the server's process, which is no child of this one, and wait until it is gone."""
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     while _working_directory(pid):
         time.sleep(0.01)
 

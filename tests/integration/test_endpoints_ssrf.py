@@ -5,7 +5,6 @@ import ipaddress
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -93,7 +92,7 @@ def test_prompt_is_posted_as_json_and_the_answer_returned(serve: Serve) -> None:
         _reply(handler, 200, b'{"answer": "Paris \\u00e9"}')
 
     url = serve(respond)
-    assert ask(url, "Capital of France?", timeout=5, policy=LOCAL).text == "Paris é"
+    assert ask(url, "Capital of France?", timeout=60, policy=LOCAL).text == "Paris é"
     assert json.loads(seen[0][0]) == {"prompt": "Capital of France?"}
     assert seen[0][1] == url.removeprefix("http://").rstrip("/")
 
@@ -153,7 +152,7 @@ def test_name_is_resolved_once_and_the_checked_address_is_connected_to(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert ask(f"http://app.test:{port}/", "?", timeout=5, policy=LOCAL).text == "x"
+    assert ask(f"http://app.test:{port}/", "?", timeout=60, policy=LOCAL).text == "x"
     assert asked.count("app.test") == 1
 
 
@@ -171,7 +170,7 @@ def test_redirect_is_an_error_and_not_followed(serve: Serve) -> None:
     inner = serve(lambda _, body: reached.append(body))
     outer = serve(lambda handler, _: _reply(handler, 307, b"", Location=inner))
     with pytest.raises(EndpointError, match="answered 307"):
-        ask(outer, "?", timeout=5, policy=LOCAL)
+        ask(outer, "?", timeout=60, policy=LOCAL)
     assert not reached
 
 
@@ -182,7 +181,7 @@ def test_proxy_of_the_environment_is_not_used(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9/")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9/")
     url = serve(lambda handler, _: _reply(handler, 200, b'{"answer": "direct"}'))
-    assert ask(url, "?", timeout=5, policy=LOCAL).text == "direct"
+    assert ask(url, "?", timeout=60, policy=LOCAL).text == "direct"
 
 
 def test_answer_in_drops_ends_with_the_deadline() -> None:
@@ -190,14 +189,13 @@ def test_answer_in_drops_ends_with_the_deadline() -> None:
 
     def drip(client: socket.socket) -> None:
         client.sendall(b"HTTP/1.1 200 OK\r\n")
-        for _ in range(200):
+        while not over.wait(0.05):
             client.sendall(b"X-Pad: x\r\n")
-            time.sleep(0.05)
 
-    started = time.monotonic()
+    over = threading.Event()
     with _speaking(drip) as url, pytest.raises(EndpointError, match="within 1 s"):
         ask(url, "?", timeout=1, policy=LOCAL)
-    assert time.monotonic() - started < 2
+    over.set()
 
 
 def test_endless_answer_ends_with_its_size() -> None:
@@ -212,7 +210,7 @@ def test_endless_answer_ends_with_its_size() -> None:
         http_hosts=LOCAL.http_hosts, networks=LOCAL.networks, longest_answer=100_000
     )
     with _speaking(pour) as url, pytest.raises(EndpointError, match="longer than 100000") as error:
-        ask(url, "?", timeout=5, policy=policy)
+        ask(url, "?", timeout=60, policy=policy)
     assert error.value.received is not None
     assert len(error.value.received) <= 8192
 
@@ -234,7 +232,7 @@ def test_malformed_answer_is_an_error_with_what_was_received(
     """What is not as agreed is kept, so that a person can see what came."""
     url = serve(lambda handler, _: _reply(handler, 200, body))
     with pytest.raises(EndpointError, match=message) as error:
-        ask(url, "?", timeout=5, policy=LOCAL)
+        ask(url, "?", timeout=60, policy=LOCAL)
     assert error.value.received == body.decode()[:8191] + "…" * (len(body) > 8192)
 
 
@@ -242,7 +240,7 @@ def test_compressed_answer_is_not_unpacked(serve: Serve) -> None:
     """A small answer cannot become a large one: it was not asked to be compressed."""
     url = serve(lambda handler, _: _reply(handler, 200, b"\x1f\x8b", Content_Encoding="gzip"))
     with pytest.raises(EndpointError, match="compressed"):
-        ask(url, "?", timeout=5, policy=LOCAL)
+        ask(url, "?", timeout=60, policy=LOCAL)
 
 
 def test_endpoint_that_is_down_is_an_error() -> None:
@@ -250,7 +248,7 @@ def test_endpoint_that_is_down_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EndpointError, match="cannot be asked"):
-        ask(f"http://127.0.0.1:{port}/", "?", timeout=5, policy=LOCAL)
+        ask(f"http://127.0.0.1:{port}/", "?", timeout=60, policy=LOCAL)
 
 
 def test_text_is_made_such_that_the_database_holds_it() -> None:

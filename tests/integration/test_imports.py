@@ -125,7 +125,7 @@ def await_blocked(database: Database) -> None:
     with closing(psycopg2.connect(libpq_url(database.superuser_url))) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
-        for _ in range(500):
+        for _ in range(3000):
             cursor.execute(
                 "select count(*) from pg_stat_activity"
                 " where datname = current_database() and wait_event_type = 'Lock'"
@@ -242,7 +242,7 @@ def test_of_two_imports_at_once_one_is_refused(
 
         import_tests(path, acme.id, "race", sessions=sessions, progress=begin_another)
         with pytest.raises(DuplicateTestSetError, match="'race'"):
-            refused[0].result(timeout=30)
+            refused[0].result(timeout=90)
     assert rows(sessions, acme) == [1, 600, 600]
 
 

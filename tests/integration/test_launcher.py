@@ -81,7 +81,7 @@ def test_task_sent_twice_is_executed_once(site: Site) -> None:
     assert site.messages() == 2
     with site.worker():
         site.wait(result, TaskState.SUCCESS)
-        site.launch("mark", new_label()).get(timeout=30)
+        site.launch("mark", new_label()).get(timeout=90)
     assert site.count(label) == 1
 
 

@@ -50,7 +50,7 @@ def test_each_line_of_a_task_names_its_tenant(
                 for task_id, (_, _, text) in expected.items()
             )
 
-        wait_until(are_logged, 30, bench.log_text)
+        wait_until(are_logged, 90, bench.log_text)
         lines = [json.loads(line) for line in bench.log_text().splitlines() if line[:1] == "{"]
     for task_id, (name, tenant, text) in expected.items():
         [line] = [line for line in lines if task_id in line["message"] and text in line["message"]]

@@ -1,16 +1,14 @@
 """A worker counts its tasks by name and outcome, and tells nobody of tenants."""
 
-import contextlib
 import re
-import socket
 import struct
-import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.fixtures.ports import free_port
 from tests.fixtures.task_board import new_label, wait_until
 from tests.fixtures.task_messages import Message
 from tests.fixtures.task_workers import POOLS, Bench, Pool, new_bench
@@ -20,16 +18,9 @@ from tenantry.celery.metrics import ChildrenCollector
 from tenantry.testing import Server
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def read_metrics(port: int) -> str:
     """Return what Prometheus would be answered."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -82,7 +73,7 @@ def test_tasks_are_counted_in_every_pool(
         expected = publish_outcomes(bench)
         wait_until(
             lambda: expected.items() <= outcomes(read_metrics(port)).items(),
-            30,
+            90,
             lambda: str(outcomes(read_metrics(port))),
         )
         text = read_metrics(port)
@@ -108,7 +99,7 @@ def test_killed_task_is_counted(
         bench.publish("a", bench.sig("dawdle", new_label(), time_limit=1))
         wait_until(
             lambda: outcomes(read_metrics(port)).get(("dawdle", "failure")) == 1,
-            30,
+            90,
             bench.log_text,
         )
 
@@ -120,13 +111,19 @@ def test_child_that_is_making_its_file_does_not_fail_the_answer(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     file = tmp_path / "counter_1.db"
     file.touch()
-    # What prometheus_client begins a file with: the number of its bytes in use.
-    child = threading.Timer(0.05, file.write_bytes, [struct.pack("i", 8).ljust(1 << 16, b"\0")])
-    child.start()
+    waited: list[float] = []
+
+    def go_on_making_it(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            # What prometheus_client begins a file with: the number of its bytes in use.
+            file.write_bytes(struct.pack("i", 8).ljust(1 << 16, b"\0"))
+
+    monkeypatch.setattr("tenantry.celery.metrics.time.sleep", go_on_making_it)
     registry = CollectorRegistry()
     ChildrenCollector(registry)
     assert list(registry.collect()) == []
-    child.join()
+    assert len(waited) == 2
 
 
 def test_prefork_worker_without_a_folder_does_not_start(

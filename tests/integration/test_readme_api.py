@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.fixtures.assay_workers import wait_for
 
 from tenantry.embedded import EmbeddedServer
 
@@ -49,8 +50,8 @@ class Up:
 
     def expect_end(self) -> None:
         """Wait until it has ended as it should: in order, with nothing left running."""
-        assert self.process.wait(timeout=60) == 0, self.output.read_text()
-        assert self.processes() == []
+        assert self.process.wait(timeout=120) == 0, self.output.read_text()
+        wait_for(lambda: self.processes() == [], seconds=60)
         assert not EmbeddedServer(self.home).status().running
 
 
@@ -91,7 +92,7 @@ def up(home: Path, **variables: str) -> Iterator[Up]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=120)
 
 
 def await_ready(running: Up) -> None:
@@ -179,4 +180,4 @@ def test_port_that_is_taken_is_told(home: Path) -> None:
         with up(home, PORT=port) as running:
             assert running.process.wait(timeout=120) == 1
             assert f"error: port {port}: Address already in use" in running.output.read_text()
-            assert running.processes() == []
+            wait_for(lambda: running.processes() == [], seconds=60)

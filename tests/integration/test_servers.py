@@ -223,13 +223,16 @@ def test_unreachable_server_is_named_without_its_password(tenantry_server: Serve
 
 
 def test_engine_that_never_answers_costs_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Docker daemon that accepts and stays silent is given up on, and said to be."""
+    """A Docker daemon that accepts and stays silent is given up on, and said to be.
+
+    Docker's own client would wait for a minute.
+    """
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(DatabaseUnreachableError, match="no Docker engine answers"):
             find_server("container", {})
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
 
 
 def test_server_is_printed_without_passwords(tenantry_server: Server) -> None:

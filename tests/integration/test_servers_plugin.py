@@ -77,14 +77,17 @@ def test_server_does_not_outlive_a_run_that_was_killed(pytester: pytest.Pytester
                 .render_as_string(hide_password=False)))
             with connection.cursor() as cursor:
                 cursor.execute("show data_directory")
-                pathlib.Path("data").write_text(cursor.fetchone()[0])
+                data = cursor.fetchone()[0]
+            pid = pathlib.Path(data, "postmaster.pid").read_text().split()[0]
+            pathlib.Path("server").write_text(f"{pid} {data}")
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     result = pytester.runpytest_subprocess("--tenantry-server=embedded")
     assert result.ret == -signal.SIGKILL
-    data = Path((pytester.path / "data").read_text())
-    pid = int((data / "postmaster.pid").read_text().split()[0])
+    # The data may be gone already.
+    pid_text, _, folder = (pytester.path / "server").read_text().partition(" ")
+    pid, data = int(pid_text), Path(folder)
     deadline = time.monotonic() + 60
     while (data.parents[1].exists() or serves(pid, data)) and time.monotonic() < deadline:
         time.sleep(0.05)

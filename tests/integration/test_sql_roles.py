@@ -69,7 +69,7 @@ class Database:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 

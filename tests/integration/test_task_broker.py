@@ -50,7 +50,7 @@ def test_message_that_was_executed_leaves_no_row(site: Site) -> None:
     assert rows(site) == 5
     with site.worker():
         for result in results:
-            result.get(timeout=30)
+            result.get(timeout=90)
     assert rows(site) == 0
 
 
@@ -109,7 +109,7 @@ def test_worker_is_told_of_the_migrations(tenantry_server: Server) -> None:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     finally:

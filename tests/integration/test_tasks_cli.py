@@ -102,7 +102,7 @@ def test_revoke_keeps_a_task_from_being_executed(site: Site, tasks: Tasks) -> No
     answer = json.loads(tasks("revoke", revoked.id, ended.id, unknown, *MINE, "--json"))
     assert answer == {"revoked": [revoked.id], "unchanged": sorted([ended.id, unknown])}
     with site.worker():
-        site.launch("mark", new_label()).get(timeout=30)
+        site.launch("mark", new_label()).get(timeout=90)
     assert site.count(label) == 0
     assert state_of(site, revoked) is TaskState.REVOKED
     assert "unchanged" in tasks("revoke", revoked.id, *MINE, status=1)

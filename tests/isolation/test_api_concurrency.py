@@ -64,7 +64,7 @@ class Stage:
             seen = [fault for party in self.parties for fault in party.faults]
             return (
                 seen
-                + faults_of_pool(self.engine, patience=30 if not seen else 1)
+                + faults_of_pool(self.engine, patience=60 if not seen else 1)
                 + faults_of_rows(self.database, self.parties)
             )
 
@@ -94,7 +94,7 @@ def staged(database: Database, **options: Any) -> Iterator[Stage]:
     def hold(db: authentication.TenantSession) -> bool:
         db.scalars(select(TestSet.name)).all()
         held.set()
-        return go_on.wait(30)
+        return go_on.wait(90)
 
     try:
         yield Stage(app, engine, database, new_parties(engine), held, go_on)
@@ -193,7 +193,7 @@ def statuses(stage: Stage, clients: int) -> Counter[int]:
 
     async def run(address: httpx2.URL) -> Counter[int]:
         limits = httpx2.Limits(max_connections=clients)
-        async with httpx2.AsyncClient(base_url=address, timeout=60, limits=limits) as http:
+        async with httpx2.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
             asked = (read(http, stage.parties[n % len(stage.parties)]) for n in range(2 * clients))
             return Counter(await asyncio.gather(*asked))
 
@@ -220,13 +220,13 @@ def test_turn_that_does_not_come_is_unavailable(fresh_database: Database) -> Non
     with (
         staged(fresh_database, pool_size=2, pool_timeout=0.5) as stage,
         served(stage.app) as address,
-        httpx2.Client(base_url=address, timeout=30) as http,
+        httpx2.Client(base_url=address, timeout=90) as http,
         ThreadPoolExecutor(1) as pool,
     ):
         headers = stage.parties[0].member.headers
         assert http.get("/test_sets", headers=headers).status_code == 200
         held = pool.submit(http.get, "/held", headers=headers)
-        assert stage.held.wait(30)
+        assert stage.held.wait(90)
         answer = http.get("/test_sets", headers=headers)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         stage.go_on.set()
@@ -238,7 +238,7 @@ def test_slow_upload_holds_up_nobody(fresh_database: Database) -> None:
     with (
         staged(fresh_database, pool_size=2, pool_timeout=5) as stage,
         served(stage.app) as address,
-        httpx2.Client(base_url=address, timeout=30) as http,
+        httpx2.Client(base_url=address, timeout=90) as http,
     ):
         member = stage.parties[0].member
         sent, go_on = threading.Event(), threading.Event()
@@ -247,7 +247,7 @@ def test_slow_upload_holds_up_nobody(fresh_database: Database) -> None:
             yield b"prompt,expected\n"
             yield b"a,b\n"
             sent.set()
-            assert go_on.wait(30)
+            assert go_on.wait(90)
             yield b"c,d\n"
 
         def upload() -> httpx2.Response:
@@ -256,7 +256,7 @@ def test_slow_upload_holds_up_nobody(fresh_database: Database) -> None:
 
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(upload)
-            assert sent.wait(30)
+            assert sent.wait(90)
             assert http.get("/test_sets", headers=member.headers).status_code == 200
             go_on.set()
             assert slow.result().json()["tests"] == 2

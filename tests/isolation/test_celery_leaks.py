@@ -66,7 +66,7 @@ def test_errback_of_a_killed_task_runs_for_its_tenant(bench: Bench, pool: Pool) 
         pytest.skip(f"the {pool} pool kills nothing")
     for letter in "ab":
         label = new_label()
-        signature = bench.sig("dawdle", label, time_limit=1)
+        signature = bench.sig("dawdle", label, time_limit=2)
         signature.link_error(bench.app.tasks["clean_up"].s(label=f"{label}:after"))
         bench.publish(letter, signature)
         bench.board.wait(label, 2)

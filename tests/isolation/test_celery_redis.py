@@ -125,7 +125,7 @@ def test_tenants_do_not_mix(bench: Bench) -> None:
     for _ in range(300):
         for letter in "ab":
             bench.publish(letter, bench.sig("look", f"{label}:{letter}"))
-    sights = bench.board.wait(label, 600, seconds=60)
+    sights = bench.board.wait(label, 600, seconds=120)
     assert {(sight.label[-1], sight.letter) for sight in sights} == {("a", "a"), ("b", "b")}
 
 
@@ -146,5 +146,5 @@ def test_worker_on_kombus_own_transport_does_not_survive(
         Redis(unix_socket_path=url.removeprefix("redis+socket://")) as client,
     ):
         client.lpush("mutated", ENVELOPES["not JSON"])
-        wait_until(lambda: bench.process.poll() is not None, 30, bench.log_text)
+        wait_until(lambda: bench.process.poll() is not None, 90, bench.log_text)
     assert "JSONDecodeError" in bench.log_text()

@@ -55,7 +55,7 @@ def test_beat_fans_out_to_each_organization(site: Site, tmp_path: Path) -> None:
             lambda: min(site.count(fanned, A), site.count(fanned, B)) >= 2, 40, worker.log.read_text
         )
         wait_until(
-            lambda: "task 'mark' has no tenant" in worker.log.read_text(), 20, worker.log.read_text
+            lambda: "task 'mark' has no tenant" in worker.log.read_text(), 90, worker.log.read_text
         )
     assert all_traces(site, fanned) == {str(A), str(B)}
     assert all_traces(site, alone) == set()
@@ -88,7 +88,7 @@ def test_errback_of_a_lost_process_runs_for_its_tenant(site: Site, tmp_path: Pat
         for organization, label in labels.items():
             wait_until(
                 lambda label=label, organization=organization: site.count(label, organization) == 1,  # type: ignore[misc]
-                30,
+                90,
                 lambda: "no errback",
             )
         # Time for one that should not come.

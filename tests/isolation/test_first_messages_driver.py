@@ -97,11 +97,21 @@ def test_first_statement_that_is_not_sent_is_not_a_transaction(engine: Engine) -
 def test_cancelled_first_statement_brings_nothing_back(engine: Engine) -> None:
     """A statement that is cancelled has told the server nothing that lasts."""
     with after_a(engine) as (connection, driver):
-        timer = threading.Timer(0.2, driver.cancel)
-        timer.start()
-        with pytest.raises(DBAPIError, match="canceling"):
-            connection.execute(text("select pg_sleep(10)"))
-        timer.join()
+        over = threading.Event()
+
+        def cancel() -> None:
+            # It may be early: a statement that the server does not have yet is not cancelled.
+            while not over.wait(0.1):
+                driver.cancel()
+
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        try:
+            with pytest.raises(DBAPIError, match="canceling"):
+                connection.execute(text("select pg_sleep(100)"))
+        finally:
+            over.set()
+            canceller.join()
         with pytest.raises(DBAPIError):
             seen(connection)
         connection.rollback()

@@ -28,7 +28,7 @@ from tenantry import create_tenant_engine, database, set_tenant
 told = json.loads(sys.argv[1])
 engine = create_tenant_engine(
     os.environ["FORK_TEST_URL"], mode=told["mode"], scope=told["scope"], metadata=Base.metadata,
-    pool_size=1, max_overflow=0, pool_timeout=5,
+    pool_size=1, max_overflow=0, pool_timeout=60,
 )
 
 def read(session):
@@ -89,14 +89,14 @@ def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
 def forked(world: World, wall: Wall, *, opened: bool, mutated: bool = False) -> dict[str, Any]:
     """Run the program, and return what its processes saw."""
     told: dict[str, Any] = {"mode": wall.mode, "scope": wall.scope, "tenants": [str(A), str(B)]}
-    told |= {"open": opened, "mutated": mutated, "seconds": 2 if mutated else 20}
+    told |= {"open": opened, "mutated": mutated, "seconds": 2 if mutated else 90}
     url = world.url(wall).render_as_string(hide_password=False)
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(told)],
         env=os.environ | {"FORK_TEST_URL": url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

@@ -198,11 +198,10 @@ def test_interruption_at_any_point_brings_no_earlier_tenant_back(world: World) -
     handler = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with world.engine() as engine:
-            while time.monotonic() < stop:
+            while time.monotonic() < stop or min(counts.values()) == 0:
                 counts[_interrupt_once(engine, chance.uniform(0, 5e-3))] += 1
     finally:
         signal.signal(signal.SIGUSR1, handler)
-    assert min(counts.values()) > 0, counts
 
 
 def _interrupt_once(engine: Engine, delay: float) -> str:

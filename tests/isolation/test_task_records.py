@@ -88,7 +88,7 @@ def test_same_task_id_does_not_conflict_with_another_organizations(site: Site) -
     """Launching with an id that A has used works for B and touches nothing of A's."""
     task_id = uuid.uuid4()
     mine, theirs = new_label(), new_label()
-    site.launch("mark", mine, task_id=task_id).get(timeout=30)
+    site.launch("mark", mine, task_id=task_id).get(timeout=90)
     site.launch("mark", theirs, task_id=task_id, user=BOB)
     site.wait(task_id, TaskState.SUCCESS, organization_id=B)
     assert (site.count(mine, A), site.count(theirs, B)) == (1, 1)
@@ -128,7 +128,7 @@ def test_forged_message_does_not_touch_the_record_it_names(
     with cursor_of(site.broker) as cursor:
         cursor.execute(forged, [str(B), str(A)])
         assert cursor.rowcount == 1
-    site.launch("mark", new_label()).get(timeout=30)
+    site.launch("mark", new_label()).get(timeout=90)
     assert "whose seal is wrong" in caplog.text
     assert site.app.AsyncResult(result.id).state == "FAILURE"
     after = site.record(result)
@@ -146,7 +146,7 @@ def test_forged_message_does_not_touch_the_record_it_names(
 @pytest.mark.parametrize("verb", ["select count(*) from", "delete from"])
 def test_application_cannot_look_into_the_brokers_schema(site: Site, table: str, verb: str) -> None:
     """The application's login gets into no table of messages or results, by whatever name."""
-    site.launch("mark", new_label()).get(timeout=30)
+    site.launch("mark", new_label()).get(timeout=90)
     with cursor_of(site.broker) as cursor:
         cursor.execute("select to_regclass(%s) is not null", [f"tenantry_broker.{table}"])
         assert cursor.fetchone() == (True,)

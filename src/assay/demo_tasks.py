@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -172,7 +173,9 @@ def _prepare(name: str, path: Path, url: str, limit: int | None) -> Party:
         name,
         test_set_id=stored.id,
         url=f"{url}/{name}",
-        policy=EndpointPolicy(http_hosts=frozenset({"127.0.0.1"})),
+        policy=EndpointPolicy(
+            http_hosts=frozenset({"127.0.0.1"}), networks=(ip_network("127.0.0.1/32"),)
+        ),
         timeout_seconds=_TIMEOUT,
     )
     with tenant_scope(organization.id) as session:

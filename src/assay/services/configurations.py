@@ -25,8 +25,8 @@ from assay.models import (
     TestSetTest,
 )
 from assay.services.constraints import flush
-from assay.services.endpoints import checked_url
 from assay.services.pages import Page, read_page
+from assay.services.targets import create_endpoint
 from assay.services.values import checked_name
 from tenantry import tenant_scope
 
@@ -62,6 +62,9 @@ def create_configuration(
     Raises:
         InvalidValueError: the name or the time is none that can be stored.
         RefusedEndpointError: the URL is one that Assay does not call.
+        DuplicateEndpointError: the organization has an endpoint of this name.
+        DuplicateConfigurationError: it has a configuration of this name.
+        UnknownReferenceError: it has no such set.
     """
     name = checked_name(name, what="the configuration's name")
     if not 1 <= timeout_seconds <= LONGEST_ENDPOINT_TIMEOUT:
@@ -69,17 +72,12 @@ def create_configuration(
             f"the endpoint's time is {timeout_seconds} s: it must be 1 to "
             f"{LONGEST_ENDPOINT_TIMEOUT}"
         )
-    checked_url(url, policy)
-    endpoint_id, configuration_id = uuid.uuid4(), uuid.uuid4()
     with tenant_scope(organization_id, sessions=sessions) as session:
-        session.add(Endpoint(id=endpoint_id, name=name, url=url, timeout_seconds=timeout_seconds))
-        session.flush()
-        session.add(
-            TestConfiguration(
-                id=configuration_id, name=name, test_set_id=test_set_id, endpoint_id=endpoint_id
-            )
+        endpoint = create_endpoint(
+            session, name, url, timeout_seconds=timeout_seconds, policy=policy
         )
-    return configuration_id
+        created = add_configuration(session, name, test_set_id=test_set_id, endpoint_id=endpoint.id)
+        return created.id
 
 
 def describe_configuration(session: Session, configuration_id: uuid.UUID) -> ConfigurationSummary:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from assay.database import SessionLocal
@@ -18,6 +17,7 @@ from assay.exceptions import (
     UnknownOrganizationError,
 )
 from assay.models import Organization, User
+from assay.services.constraints import flush
 from assay.services.values import checked_name
 from tenantry import ConfigurationError, maintenance_session, tenant_scope
 
@@ -188,17 +188,11 @@ def _summaries(session: Session, name: str | None = None) -> list[OrganizationSu
 def _insert_users(session: Session, emails: list[str]) -> list[uuid.UUID]:
     users = [User(id=uuid.uuid4(), email=email, name=email.partition("@")[0]) for email in emails]
     session.add_all(users)
-    ids = [user.id for user in users]
-    try:
-        session.flush()
-    except IntegrityError as error:
-        diagnostics = getattr(error.orig, "diag", None)
-        if getattr(diagnostics, "constraint_name", None) != "uq_users_organization_id_email":
-            raise
-        raise DuplicateUserError(
-            f"a user has this email address already, or it is named twice: {', '.join(emails)}"
-        ) from error
-    return ids
+    error = DuplicateUserError(
+        f"a user has this email address already, or it is named twice: {', '.join(emails)}"
+    )
+    flush(session, {"uq_users_organization_id_email": error})
+    return [user.id for user in users]
 
 
 def checked_email(text: str) -> str:

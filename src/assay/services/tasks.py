@@ -12,7 +12,6 @@ from tenantry.celery import TaskState
 
 _ENDED: Final = (TaskState.SUCCESS, TaskState.FAILURE, TaskState.REVOKED, TaskState.LOST)
 
-
 CANCELLED: Final = "cancelled by a user"
 """Why a task or a run ended, where somebody asked for it."""
 
@@ -47,7 +46,7 @@ def revoke_task(session: Session, task_id: uuid.UUID) -> bool:
             state=TaskState.REVOKED,
             finished_at=func.now(),
             due_at=None,
-            error="cancelled by a user",
+            error=CANCELLED,
         )
         .returning(TaskRecord.id)
         .execution_options(synchronize_session=False)

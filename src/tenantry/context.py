@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tenantry.config import DEFAULT_CONFIG, IdType, TenancyConfig
 from tenantry.exceptions import InvalidTenantError
@@ -49,6 +49,18 @@ class Tenant:
         if self.user_id is None:
             return f"organization {self.organization_id}"
         return f"organization {self.organization_id}, user {self.user_id}"
+
+
+class Principal(Protocol):
+    """Who is authenticated: the user's id and the organization's."""
+
+    @property
+    def id(self) -> Any:
+        """The user's id, or None for the organization itself."""
+
+    @property
+    def organization_id(self) -> Any:
+        """The id of the user's organization."""
 
 
 class Cursor(Protocol):

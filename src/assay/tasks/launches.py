@@ -1,7 +1,7 @@
 """Launching a run for whoever asks, following its task, and cancelling it."""
 
 import uuid
-from typing import Any, Protocol
+from typing import Any
 
 from celery.states import SUCCESS
 from kombu.exceptions import KombuError
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from assay.exceptions import EndedError, ResultUnreachableError
 from assay.models import TaskRecord
 from assay.services import runs
+from assay.services.authentication import Principal
 from assay.services.configurations import get_configuration
 from assay.services.tasks import (
     CANCELLED,
@@ -23,18 +24,6 @@ from assay.services.tasks import (
 from assay.tasks.runs import execute_test_configuration
 from assay.worker import app
 from tenantry.celery import task_launcher
-
-
-class Principal(Protocol):
-    """Who asks: a user of an organization."""
-
-    @property
-    def id(self) -> uuid.UUID:
-        """The user's id."""
-
-    @property
-    def organization_id(self) -> uuid.UUID:
-        """The id of the user's organization."""
 
 
 def launch_run(

@@ -7,13 +7,14 @@ from tenantry.celery.broker import broker_url, result_backend_url, task_key
 from tenantry.celery.chords import bound_chords
 from tenantry.celery.fanout import for_each_tenant
 from tenantry.celery.installation import install_tenancy
-from tenantry.celery.launcher import Principal, task_launcher
+from tenantry.celery.launcher import task_launcher
 from tenantry.celery.ledger import Deadlines
 from tenantry.celery.logs import install_logging
 from tenantry.celery.records import TaskRecordMixin, TaskState
 from tenantry.celery.scope import current_tenant, publishing_for
 from tenantry.celery.sweeper import Sweep, add_sweeper, sweep
 from tenantry.celery.tasks import BaseTask, get_db_session, tenant_free, with_tenant_context
+from tenantry.context import Principal
 
 if TYPE_CHECKING:
     from tenantry.celery.metrics import install_metrics

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from celery import Celery, Task
 from celery.result import AsyncResult
@@ -15,7 +15,7 @@ from tenantry.celery.ledger import Attempt, Ledger, Publication
 from tenantry.celery.outbox import after_commit
 from tenantry.celery.recording import ledger_of
 from tenantry.celery.scope import publishing_for
-from tenantry.context import Tenant
+from tenantry.context import Principal, Tenant
 from tenantry.exceptions import CrossTenantError
 from tenantry.sessions import get_tenant, set_tenant, tenant_scope
 
@@ -23,18 +23,6 @@ logger = logging.getLogger("tenantry.celery")
 
 # A pooled connection may have gone stale, hence a second try; after that it is the sweeper's.
 _POLICY: Final = {"max_retries": 1, "interval_start": 0, "interval_max": 0}
-
-
-class Principal(Protocol):
-    """Who is authenticated: the user's id and the organization's."""
-
-    @property
-    def id(self) -> Any:
-        """The user's id, or None for the organization itself."""
-
-    @property
-    def organization_id(self) -> Any:
-        """The id of the user's organization."""
 
 
 def task_launcher(

@@ -1,5 +1,6 @@
 """FastAPI on the tenant layer: each request works in a Session of whoever was authenticated."""
 
+from tenantry.context import Principal
 from tenantry.fastapi.installation import Probed, Sessions, install_tenancy, probe_isolation
 from tenantry.fastapi.problems import (
     PROBLEM_MEDIA_TYPE,
@@ -7,7 +8,7 @@ from tenantry.fastapi.problems import (
     ProblemResponse,
     add_problem,
 )
-from tenantry.fastapi.sessions import Principal, tenant_session
+from tenantry.fastapi.sessions import tenant_session
 
 __all__ = [
     "PROBLEM_MEDIA_TYPE",

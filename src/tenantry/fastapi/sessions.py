@@ -2,27 +2,16 @@
 
 import functools
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.concurrency import contextmanager_in_threadpool
 from sqlalchemy.orm import Session
 
+from tenantry.context import Principal
 from tenantry.fastapi.installation import sessions_of
 from tenantry.fastapi.turns import turns_of
 from tenantry.sessions import tenant_scope
-
-
-class Principal(Protocol):
-    """Who is authenticated: the user's id and the organization's."""
-
-    @property
-    def id(self) -> Any:
-        """The user's id, or None for the organization itself."""
-
-    @property
-    def organization_id(self) -> Any:
-        """The id of the user's organization."""
 
 
 def tenant_session(principal: Callable[..., Any]) -> Any:

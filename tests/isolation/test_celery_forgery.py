@@ -8,18 +8,11 @@ from tests.fixtures.task_board import letters, new_label
 from tests.fixtures.task_checks import check_refused
 from tests.fixtures.task_messages import Message
 from tests.fixtures.task_workers import Bench, new_bench
-from tests.fixtures.worlds import TENANTS, World, new_world
+from tests.fixtures.worlds import TENANTS, World
 
 from tenantry.testing import Server
 
 Forge = Callable[[Bench, str], Message]
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

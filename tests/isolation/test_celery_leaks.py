@@ -7,18 +7,11 @@ import pytest
 from tests.fixtures.task_board import new_label
 from tests.fixtures.task_checks import ENDINGS, Ending, check_ending
 from tests.fixtures.task_workers import POOLS, Bench, Pool, new_bench
-from tests.fixtures.worlds import World, new_world
+from tests.fixtures.worlds import World
 
 from tenantry.testing import Server
 
 TASKS: Final = 1_000
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(scope="module", params=POOLS)

@@ -1,6 +1,6 @@
 """Break the layer in a worker, and what the other tests check must not hold any more."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,9 @@ from tests.fixtures.task_messages import Message
 from tests.fixtures.task_mutations import MUTATIONS
 from tests.fixtures.task_ways import WAYS
 from tests.fixtures.task_workers import Bench, new_bench
-from tests.fixtures.worlds import World, new_world
+from tests.fixtures.worlds import World
 
 from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 def check_forged_seal(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.task_board import letters
 from tests.fixtures.task_messages import EMBEDDED, publish
 from tests.fixtures.task_workers import POOLS, Bench, new_bench
-from tests.fixtures.worlds import World, new_world
+from tests.fixtures.worlds import World
 
 from tenantry.testing import Server
 
@@ -28,13 +28,6 @@ class Planted:
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Return what unpickling calls."""
         return Path.touch, (self.path,)
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(scope="module", params=POOLS)

@@ -7,16 +7,9 @@ from tests.fixtures.task_board import letters, new_label
 from tests.fixtures.task_checks import check_way
 from tests.fixtures.task_ways import WAYS, Way
 from tests.fixtures.task_workers import POOLS, Bench, new_bench
-from tests.fixtures.worlds import World, new_world
+from tests.fixtures.worlds import World
 
 from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(scope="module", params=POOLS)

@@ -16,17 +16,10 @@ from tests.fixtures.task_board import letters, new_label, wait_until
 from tests.fixtures.task_checks import check_refused
 from tests.fixtures.task_messages import EMBEDDED, Message, publish
 from tests.fixtures.task_workers import Bench, new_bench
-from tests.fixtures.worlds import World, new_world
+from tests.fixtures.worlds import World
 from tests.isolation.test_celery_poison import POISONS
 
 from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

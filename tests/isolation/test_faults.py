@@ -14,7 +14,6 @@ from tests.fixtures.worlds import (
     A,
     B,
     C,
-    Wall,
     World,
     bound,
     cursor_of,
@@ -67,20 +66,6 @@ def world(own_server: EmbeddedServer, tenantry_migrate: Migrate) -> Iterator[Wor
     tenantry_migrate(template.owner_url, template.app_url)
     with new_world(server, template.name) as world:
         yield world
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def wall(request: pytest.FixtureRequest) -> Wall:
-    """Return each wall in turn."""
-    wall: Wall = request.param
-    return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 def restart(server: EmbeddedServer) -> None:

@@ -54,13 +54,6 @@ def wall(request: pytest.FixtureRequest) -> Wall:
     return wall
 
 
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
-
-
 def copied(driver: Any, copy: Callable[[Any, io.StringIO], object]) -> set[str]:
     """Return what was copied out."""
     out = io.StringIO()

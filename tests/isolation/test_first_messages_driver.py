@@ -51,13 +51,6 @@ def wall(request: pytest.FixtureRequest) -> Wall:
     return wall
 
 
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
-
-
 def test_raw_commit_and_rollback_leave_the_tenant_bound(engine: Engine) -> None:
     """After a commit behind its back the Connection's next statement is as bound."""
     with after_a(engine) as (connection, driver):

@@ -1,7 +1,6 @@
 """Where a session has had a tenant before, what goes round the next one's cursors is not its."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,20 +17,11 @@ from tests.fixtures.worlds import (
     bound,
     cursor_of,
     names_of,
-    new_world,
     seen,
 )
 
 from tenantry import Tenant, clear_tenant, get_tenant, set_tenant
-from tenantry.testing import Server
 from tenantry.ways import Separate
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(params=DATABASE_WALLS, ids=str)
@@ -39,13 +29,6 @@ def wall(request: pytest.FixtureRequest) -> Wall:
     """Return each way in each scope."""
     wall: Wall = request.param
     return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 def check_rollback_behind_the_back(engine: Engine) -> None:

@@ -14,22 +14,14 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import WALLS, WAYS, A, B, Wall, World, names_of, new_world, seen
+from tests.fixtures.worlds import WALLS, WAYS, A, B, Wall, World, names_of, seen
 
 from tenantry import TenancyError, set_tenant
 from tenantry.config import ContextWay
 from tenantry.database import TENANCY_OPTION, Tenancy, connection_state
-from tenantry.testing import Server
 from tenantry.ways import Folded, Prefixed, Separate
 
 Target = Session | Connection
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(params=WALLS, ids=str)

@@ -1,6 +1,6 @@
 """Each part of the layer taken away lets an attack through: its tests can fail."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -17,13 +17,6 @@ DATABASE = Wall("database", "session", "prefix")
 LOCAL = Wall("database", "transaction", "prefix")
 FILTERS = Wall("filters", "session")
 WAYS_OF_SESSIONS = tuple(wall for wall in DATABASE_WALLS if wall.scope == "session")
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 def layer(engine: Engine) -> Tenancy:

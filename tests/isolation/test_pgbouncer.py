@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from tests.conftest import PgBouncer
-from tests.fixtures.worlds import WAYS, A, B, C, World, bound, names_of, new_world, seen
+from tests.fixtures.worlds import WAYS, A, B, C, World, bound, names_of, seen
 
 from assay.models import TestSet
 from tenantry import (
@@ -21,14 +21,6 @@ from tenantry import (
 )
 from tenantry.config import Scope
 from tenantry.database import TENANCY_OPTION, Tenancy, connection_state
-from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture

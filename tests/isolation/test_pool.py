@@ -54,13 +54,6 @@ def wall(request: pytest.FixtureRequest) -> Wall:
     return wall
 
 
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
-
-
 def in_turn(engine: Engine) -> None:
     """Let three tenants use the engine by turns, each seeing its own rows."""
     for letter, tenant in (("a", A), ("b", B), ("c", C)):

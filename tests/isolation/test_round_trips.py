@@ -9,12 +9,11 @@ import sqlalchemy
 from bench.wire import Wire
 from sqlalchemy import Engine, create_engine, func, insert, select, text, update
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import DATABASE_WALLS, A, Wall, World, bound, names_of, new_world
+from tests.fixtures.worlds import DATABASE_WALLS, A, Wall, World, bound, names_of
 
 from assay.models import TestSet
 from tenantry import set_tenant
 from tenantry.cursors import ContextCursor
-from tenantry.testing import Server
 
 Program = Callable[[Session], object]
 
@@ -23,13 +22,6 @@ Program = Callable[[Session], object]
 SEPARATE: Final = 2 if sqlalchemy.__version__.startswith("2.0.") else 1
 ADDED: Final = {"prefix": 0, "separate": SEPARATE, "begin": -1}
 RETURNED: Final = {"session": 1, "transaction": 0}
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(params=DATABASE_WALLS, ids=str)

@@ -1,13 +1,12 @@
 """A Session on a pool of one connection sees its own tenant, whatever the last one did."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from tests.fixtures import session_checks
-from tests.fixtures.worlds import WALLS, A, B, C, Wall, World, bound, names_of, new_world, seen
+from tests.fixtures.worlds import WALLS, A, B, C, World, bound, names_of, seen
 
 from assay.models import TestSet
 from tenantry import (
@@ -18,28 +17,6 @@ from tenantry import (
     set_tenant,
     tenant_scope,
 )
-from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def wall(request: pytest.FixtureRequest) -> Wall:
-    """Return each wall in turn."""
-    wall: Wall = request.param
-    return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 def test_tenant_stays_after_commit(engine: Engine) -> None:

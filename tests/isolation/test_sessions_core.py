@@ -1,7 +1,5 @@
 """A Core Connection runs each of its transactions for the tenant bound to it then."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.orm import Session
@@ -13,10 +11,8 @@ from tests.fixtures.worlds import (
     B,
     C,
     Wall,
-    World,
     bound,
     names_of,
-    new_world,
     seen,
 )
 
@@ -29,30 +25,8 @@ from tenantry import (
     get_tenant,
     set_tenant,
 )
-from tenantry.testing import Server
 
 LETTERS = (("a", A), ("b", B), ("c", C), ("a", A))
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def wall(request: pytest.FixtureRequest) -> Wall:
-    """Return each wall in turn."""
-    wall: Wall = request.param
-    return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 def test_one_checkout_serves_tenants_in_turn(engine: Engine) -> None:

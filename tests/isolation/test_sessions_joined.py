@@ -1,6 +1,5 @@
 """Sessions that share a Connection, spread over engines, or join a transaction of somebody else."""
 
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import pytest
@@ -9,14 +8,12 @@ from sqlalchemy.orm import Session
 from tests.fixtures import session_checks
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
-    WALLS,
     A,
     B,
     C,
     Wall,
     World,
     names_of,
-    new_world,
     seen,
 )
 
@@ -29,30 +26,8 @@ from tenantry import (
     get_tenant,
     set_tenant,
 )
-from tenantry.testing import Server
 
 JoinMode = Literal["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def wall(request: pytest.FixtureRequest) -> Wall:
-    """Return each wall in turn."""
-    wall: Wall = request.param
-    return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 @pytest.fixture(params=get_args(JoinMode))

@@ -1,23 +1,13 @@
 """Only a protected engine takes a tenant, and protecting one is not done halfway."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import A, World, bound, names_of, new_world, seen
+from tests.fixtures.worlds import A, World, bound, names_of, seen
 
 from assay.models import Base
 from tenantry import ConfigurationError, create_tenant_engine, protect_engine, set_tenant
-from tenantry.testing import Server
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 def test_unprotected_engine_cannot_be_given_a_tenant(world: World) -> None:

@@ -1,7 +1,6 @@
 """What is no tenant, or another one, is refused before anything reaches the server."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, delete, event, func, insert, select, update
@@ -11,11 +10,9 @@ from tests.fixtures.worlds import (
     WALLS,
     A,
     B,
-    Wall,
     World,
     bound,
     names_of,
-    new_world,
     seen,
 )
 
@@ -29,7 +26,6 @@ from tenantry import (
     get_tenant,
     set_tenant,
 )
-from tenantry.testing import Server
 
 
 class Liar(uuid.UUID):
@@ -71,27 +67,6 @@ NO_IDS = (
     object(),
     uuid.UUID,
 )
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def wall(request: pytest.FixtureRequest) -> Wall:
-    """Return each wall in turn."""
-    wall: Wall = request.param
-    return wall
-
-
-@pytest.fixture
-def engine(world: World, wall: Wall) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    with world.engine(wall) as engine:
-        yield engine
 
 
 @pytest.mark.parametrize("wall", DATABASE_WALLS, ids=str)

@@ -17,7 +17,6 @@ from tests.fixtures.worlds import (
     World,
     bound,
     names_of,
-    new_world,
     seen,
 )
 
@@ -34,7 +33,6 @@ from tenantry import (
 )
 from tenantry.binding import Binding
 from tenantry.database import TENANCY_OPTION, Tenancy
-from tenantry.testing import Server
 
 Target = Session | Connection
 
@@ -53,13 +51,6 @@ class AdoptedSet(Adopted):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     organization_id: Mapped[uuid.UUID]
     name: Mapped[str]
-
-
-@pytest.fixture(scope="module")
-def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
-    """Return the rows that the tests of this module read."""
-    with new_world(tenantry_server, tenantry_template) as world:
-        yield world
 
 
 @pytest.fixture(params=WALLS, ids=str)

@@ -1,0 +1,33 @@
+"""What most tests of the layer are about: rows of three tenants, each wall, an engine behind it.
+
+A module that needs another world, or fewer walls, has a fixture of that name of its own.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+from tests.fixtures.worlds import WALLS, Wall, World, new_world
+
+from tenantry.testing import Server
+
+
+@pytest.fixture(scope="module")
+def world(tenantry_server: Server, tenantry_template: str) -> Iterator[World]:
+    """Return the rows that the tests of this module read."""
+    with new_world(tenantry_server, tenantry_template) as world:
+        yield world
+
+
+@pytest.fixture(params=WALLS, ids=str)
+def wall(request: pytest.FixtureRequest) -> Wall:
+    """Return each wall in turn."""
+    wall: Wall = request.param
+    return wall
+
+
+@pytest.fixture
+def engine(world: World, wall: Wall) -> Iterator[Engine]:
+    """Return a protected engine with one connection."""
+    with world.engine(wall) as engine:
+        yield engine

@@ -12,7 +12,16 @@ from tenantry.audit.report import Severity
 from tenantry.exceptions import ConfigurationError
 
 # Facts in the order in which they need one another. What several checks need is computed once.
-_FACTS: Final = ("expression", "settings", "reach", "tables", "holders", "policies")
+_FACTS: Final = (
+    "expression",
+    "settings",
+    "reach",
+    "tables",
+    "holders",
+    "policies",
+    "policy_functions",
+    "foreign_keys",
+)
 
 _PACKAGE: Final = files("tenantry.audit")
 _SEVERITY: Final = re.compile(r"'(error|warning|note)' as severity")

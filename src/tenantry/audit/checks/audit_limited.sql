@@ -4,56 +4,33 @@
 -- Twice:   yes, it reads only.
 
 with
-  limit_of (check_id, seen, what) as (
+  limit_of (check_id, catalogs, what) as (
     values
-      ('unique_without_tenant',
-       pg_catalog.has_table_privilege('pg_catalog.pg_index', 'SELECT')
-       and pg_catalog.has_table_privilege('pg_catalog.pg_constraint', 'SELECT'),
-       'the indexes and constraints (pg_index, pg_constraint)'),
-      ('view_without_security_invoker',
-       pg_catalog.has_table_privilege('pg_catalog.pg_rewrite', 'SELECT')
-       and pg_catalog.has_table_privilege('pg_catalog.pg_depend', 'SELECT'),
-       'what a view depends on (pg_rewrite, pg_depend)'),
-      ('setting_default',
-       pg_catalog.has_table_privilege('pg_catalog.pg_db_role_setting', 'SELECT'),
-       'the values stored for roles and databases (pg_db_role_setting)'),
-      ('index_not_led_by_tenant', pg_catalog.has_table_privilege('pg_catalog.pg_index', 'SELECT'),
-       'the indexes (pg_index)'),
-      ('index_missing_tenant', pg_catalog.has_table_privilege('pg_catalog.pg_index', 'SELECT'),
-       'the indexes (pg_index)'),
-      ('index_not_leakproof', pg_catalog.has_table_privilege('pg_catalog.pg_index', 'SELECT'),
-       'the indexes (pg_index)'),
-      ('setting_undefined',
-       pg_catalog.has_table_privilege('pg_catalog.pg_db_role_setting', 'SELECT'),
-       'the values stored for roles and databases (pg_db_role_setting)'),
-      ('row_security_disabled',
-       pg_catalog.has_table_privilege('pg_catalog.pg_db_role_setting', 'SELECT'),
-       'the values stored for roles and databases (pg_db_role_setting)'),
-      ('parameter_granted',
-       pg_catalog.has_table_privilege('pg_catalog.pg_parameter_acl', 'SELECT'),
-       'who may change settings (pg_parameter_acl)'),
-      ('default_privileges_open',
-       pg_catalog.has_table_privilege('pg_catalog.pg_default_acl', 'SELECT'),
-       'default privileges (pg_default_acl)'),
-      ('function_execute_public',
-       pg_catalog.has_table_privilege('pg_catalog.pg_default_acl', 'SELECT'),
-       'default privileges (pg_default_acl)'),
-      ('event_trigger_disabled',
-       pg_catalog.has_table_privilege('pg_catalog.pg_event_trigger', 'SELECT'),
-       'event triggers (pg_event_trigger)'),
-      ('runtime_role_owns', pg_catalog.has_table_privilege('pg_catalog.pg_shdepend', 'SELECT'),
-       'who owns what (pg_shdepend)'),
-      ('shared_table_tenant_data',
-       pg_catalog.has_table_privilege('pg_catalog.pg_constraint', 'SELECT'),
-       'foreign keys (pg_constraint)')
+      ('unique_without_tenant', '{pg_index,pg_constraint}'::text[], 'the indexes and constraints'),
+      ('view_without_security_invoker', '{pg_rewrite,pg_depend}', 'what a view depends on'),
+      ('setting_default', '{pg_db_role_setting}', 'the values stored for roles and databases'),
+      ('setting_undefined', '{pg_db_role_setting}', 'the values stored for roles and databases'),
+      ('row_security_disabled', '{pg_db_role_setting}', 'the values stored for roles and databases'),
+      ('index_not_led_by_tenant', '{pg_index}', 'the indexes'),
+      ('index_missing_tenant', '{pg_index}', 'the indexes'),
+      ('index_not_leakproof', '{pg_index}', 'the indexes'),
+      ('parameter_granted', '{pg_parameter_acl}', 'who may change settings'),
+      ('default_privileges_open', '{pg_default_acl}', 'default privileges'),
+      ('function_execute_public', '{pg_default_acl}', 'default privileges'),
+      ('event_trigger_disabled', '{pg_event_trigger}', 'event triggers'),
+      ('runtime_role_owns', '{pg_shdepend}', 'who owns what'),
+      ('shared_table_tenant_data', '{pg_constraint}', 'foreign keys')
   )
 select
   'audit_limited' as check_id, 'warning' as severity, 'check' as object_type,
   l.check_id as object,
-  pg_catalog.format('%I may not read %s', current_user, l.what) as problem,
+  pg_catalog.format('%I may not read %s (%s)', current_user, l.what,
+                    pg_catalog.array_to_string(l.catalogs, ', ')) as problem,
   'run the audit as a role that may; an ordinary one can, where nothing was revoked from PUBLIC'
     as remedy,
   null as statement
 from limit_of as l
-where not l.seen
+where exists (
+  select from pg_catalog.unnest(l.catalogs) as c (name)
+  where not pg_catalog.has_table_privilege('pg_catalog.' || c.name, 'SELECT'))
 order by l.check_id, l.what

@@ -4,38 +4,15 @@
 -- Twice:   yes, it reads only.
 
 with
-  -- What policies call, by name or by an operator; the server's own functions are not recorded.
-  dependency as materialized (
-    select d.objid as policy_oid, d.refobjid as oid
-    from pg_catalog.pg_depend as d
-    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
-      and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-    union
-    select d.objid, o.oprcode
-    from pg_catalog.pg_depend as d
-    join pg_catalog.pg_operator as o on o.oid = d.refobjid
-    where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
-      and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
-  ),
-  policy as materialized (
-    select p.oid::oid as oid, p."table"::oid as table_oid, p.name
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
-      as p (oid bigint, "table" bigint, name text)
-    -- Without any, the thousands that there may be are not unfolded.
-    where exists (select from dependency)
-  ),
   called as materialized (
-    select d.oid, policy.oid as policy_oid, policy.name, policy.table_oid
-    from dependency as d join policy on policy.oid = d.policy_oid
+    select f.oid::oid as oid, f.policy::oid as policy_oid, f.used_by
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policy_functions')::json)
+      as f (oid bigint, policy bigint, used_by text)
   ),
   -- Called once for each statement where it stands in a sub-select by itself.
   unwrapped as (
-    select called.oid,
-           pg_catalog.string_agg(distinct pg_catalog.format('%I on %I.%I', called.name, n.nspname,
-                                                            c.relname), ', ') as names
+    select called.oid, pg_catalog.string_agg(distinct called.used_by collate "C", ', ') as names
     from called
-    join pg_catalog.pg_class as c on c.oid = called.table_oid
-    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     join pg_catalog.pg_policy as w on w.oid = called.policy_oid
     join pg_catalog.pg_proc as p on p.oid = called.oid
     join pg_catalog.pg_namespace as m on m.oid = p.pronamespace

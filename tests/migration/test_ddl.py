@@ -86,7 +86,9 @@ using ({rule}) with check ({rule});
             grant select, insert, update, delete on table "tests" to "tenantry_maintenance";
           end if;
         end
-        $tenantry$;""")
+        $tenantry$;
+
+        alter table "tests" alter column "organization_id" set statistics 1;""")
 
 
 def test_isolate_table_lets_a_reader_role_through_both_policies(script: Script) -> None:
@@ -109,6 +111,7 @@ def test_isolate_table_names_schema_and_column(script: Script) -> None:
     script.op.isolate_table("organizations", column="id", schema="shop")
     assert script.statements[1] == 'alter table "shop"."organizations" enable row level security'
     assert f'using ("id" = {RULE}) with check ("id" = {RULE})' in script.statements[3]
+    assert '"shop"."organizations" alter column "id" set statistics 1' in script.statements[-1]
 
 
 def test_expose_table_undoes_isolate_table_grants_first(script: Script) -> None:
@@ -136,7 +139,9 @@ def test_expose_table_undoes_isolate_table_grants_first(script: Script) -> None:
 
         alter table "api_tokens" no force row level security;
 
-        alter table "api_tokens" disable row level security;""")
+        alter table "api_tokens" disable row level security;
+
+        alter table "api_tokens" alter column "organization_id" set statistics -1;""")
 
 
 def test_settings_are_defined_empty_and_undefined_again(script: Script) -> None:
@@ -297,7 +302,7 @@ def test_hostile_names_stay_inside_their_quotes() -> None:
     """Quotes, percent signs, colons, backslashes and the block's tag are characters of a name."""
     script = Script(ADOPTER)
     script.op.isolate_table('a "b" :c', schema="100%")
-    assert script.statements[-1] == dedent("""\
+    assert script.statements[-2] == dedent("""\
         do $tenantry_$
         begin
           if exists (select from pg_catalog.pg_roles
@@ -305,10 +310,13 @@ def test_hostile_names_stay_inside_their_quotes() -> None:
             grant select, insert, update, delete on table "100%"."a ""b"" :c" to "$tenantry$";
           end if;
         end
-        $tenantry_$;""")
+        $tenantry_$""")
     assert (
         'grant select, insert, update, delete on table "100%"."a ""b"" :c" to "app\'s 100%"'
         in script.statements
+    )
+    assert script.statements[-1] == (
+        'alter table "100%"."a ""b"" :c" alter column "account_id" set statistics 1;'
     )
     script.op.create_tenancy_roles()
     assert "array['the \"owner\"', 'app''s 100%', 'auth:\\n']" in script.text

@@ -112,7 +112,7 @@ def assume_role(role: str | None) -> DDL:
     return _statement(f"set local role {'none' if role is None else quote_identifier(role)}")
 
 
-def isolate_table(isolation: TableIsolation, config: TenancyConfig) -> Iterator[DDL]:
+def isolate_table(isolation: TableIsolation, column: str, config: TenancyConfig) -> Iterator[DDL]:
     """Yield the statements that wall a table off and grant the CRUD commands on it alone."""
     table = qualified_name(isolation.table, isolation.schema)
     yield _statement(f"alter table {table} owner to {quote_identifier(config.owner_role)}")
@@ -123,15 +123,19 @@ def isolate_table(isolation: TableIsolation, config: TenancyConfig) -> Iterator[
     for reader in _readers(isolation):
         yield _statement(f"grant select on table {table} to {reader}")
     yield _for_maintenance(config, f"grant {_CRUD} on table {table} to")
+    # Where all tenants are among the most common values, a plan that is made for a new one counts
+    # on no rows, takes any index, and is kept for the others: docs/performance.md.
+    yield _keep_statistics(table, column, 1)
 
 
-def expose_table(isolation: TableIsolation, config: TenancyConfig) -> Iterator[DDL]:
+def expose_table(isolation: TableIsolation, column: str, config: TenancyConfig) -> Iterator[DDL]:
     """Yield the statements that undo `isolate_table`, grants first."""
     table = qualified_name(isolation.table, isolation.schema)
     for role in (quote_identifier(config.app_role), *_readers(isolation)):
         yield _statement(f"revoke all on table {table} from {role}")
     yield _for_maintenance(config, f"revoke all on table {table} from")
     yield from map(_statement, drop_isolation(isolation))
+    yield _keep_statistics(table, column, -1)
 
 
 def create_maintenance_log(config: TenancyConfig) -> Iterator[DDL]:
@@ -324,6 +328,11 @@ def _for_maintenance(config: TenancyConfig, statement: str) -> DDL:
           end if;
         end
     """)
+
+
+def _keep_statistics(table: str, column: str, target: int) -> DDL:
+    name = quote_identifier(column)
+    return _statement(f"alter table {table} alter column {name} set statistics {target}")
 
 
 def _block(body: str) -> DDL:

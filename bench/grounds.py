@@ -120,6 +120,20 @@ def tenant_id(tenant: int | str) -> str:
     return str(uuid.UUID(digest.hexdigest()))
 
 
+def choose_grounds(small: int, middle: int, large: int) -> dict[str, list[Ground]]:
+    """Return what to ask, of sizes that are given as powers of ten."""
+    return {
+        "sizes": [Ground(f"rows_{each}", 10**each) for each in range(4, large + 1)],
+        "many": [Ground("many", 10**middle, skewed=True)],
+        "few": [Ground("few", 40_000, skewed=True)],
+        "tried": [Ground("tried", 10**small)],
+        "apart": [Ground("apart", 2 * 10**small, skewed=True)],
+        "partitions": [
+            Ground(f"partitions_{each}", 2 * 10**small, partitions=each) for each in (16, 64)
+        ],
+    }
+
+
 def lay(database: Database, *grounds: Ground) -> None:
     """Create the grounds in an empty database, with all their rows."""
     schemas = [schema for ground in grounds for schema in (ground.name, ground.plain)]

@@ -17,7 +17,7 @@ partitioned by hash; other expressions and other indexes; the plans themselves.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from typing import Any, Final
 
 from rich.progress import Progress
@@ -44,6 +44,7 @@ from bench.grounds import (
     Tenant,
     change_rule,
     change_statistics,
+    choose_grounds,
     lay,
     sample,
     superuser,
@@ -59,10 +60,11 @@ from bench.statements import (
     Backend,
     Protocol,
     Shape,
-    Time,
     backend,
+    compared,
     cost,
     kept_plan,
+    plan,
     race,
     ratios,
 )
@@ -108,7 +110,7 @@ class Bench:
             askers = self._ways(ground, *names)
             for shape, protocol in self._each(f"shapes, {title}", SHAPES, ground):
                 times = race(self.backend, shape, protocol, askers, self.rounds)
-                yield {"tenant": title} | _compared(shape, protocol, times)
+                yield {"tenant": title} | compared(shape, protocol, times)
 
     def sizes(self, grounds: Sequence[Ground]) -> Iterator[dict[str, Any]]:
         """Yield each shape's ratio in tables of each size, and to the smallest of them."""
@@ -123,7 +125,7 @@ class Bench:
             for ground in grounds:
                 own = {way: times[f"{ground.rows} {way}"] for way in ("explicit", "policy")}
                 flat = ratios(own["policy"], smallest)
-                yield {"rows": ground.rows, "flat": flat} | _compared(shape, protocol, own)
+                yield {"rows": ground.rows, "flat": flat} | compared(shape, protocol, own)
 
     def partitions(self, grounds: Sequence[Ground]) -> Iterator[dict[str, Any]]:
         """Yield each shape's ratio in partitioned tables, by the policy alone and with a filter."""
@@ -135,7 +137,7 @@ class Bench:
                 times = race(self.backend, shape, protocol, askers, self.rounds)
                 for way in ("policy", "both"):
                     named = {"partitions": ground.partitions, "way": way}
-                    yield named | _compared(shape, protocol, times, way)
+                    yield named | compared(shape, protocol, times, way)
 
     def kept_plans(self, ground: Ground, *, target: int | None) -> Iterator[dict[str, Any]]:
         """Yield how long a plan that was kept from one tenant takes for each, against the best.
@@ -149,19 +151,19 @@ class Bench:
                 change_statistics(cursor, ground, target)
         names: dict[str, int | str] = {LARGEST: LARGEST, "average": 1, SMALL: SMALL, ABSENT: ABSENT}
         tenants = {title: self._tenants(ground, name)[0] for title, name in names.items()}
-        kept = [shape for shape in (*SHAPES, REPORT) if not shape.name.startswith("insert")]
+        kept = [each for each in (*self._some, REPORT) if not each.name.startswith("insert")]
         for shape in self._counted(f"kept plans, {ground.name}", kept, ground):
             for title, tenant in tenants.items():
                 plans: dict[str, tuple[list[str], Asker]] = {}
                 for planned, mode in product(tenants, _MODES):
                     asker = Asker(ground.name, "policy", (tenant,), tenants[planned], mode)
-                    plan = kept_plan(self.backend, shape, asker)
-                    plans.setdefault(plan, ([], asker))[0].append(f"{planned}, {mode}")
+                    found = kept_plan(self.backend, shape, asker)
+                    plans.setdefault(found, ([], asker))[0].append(f"{planned}, {mode}")
                 askers = {"; ".join(pairs): asker for pairs, asker in plans.values()}
                 rounds = max(self.rounds // 4, 5)
                 times = race(self.backend, shape, "prepared", askers, rounds)
                 best = min(times.values(), key=cost)
-                for plan, (pairs, _) in plans.items():
+                for found, (pairs, _) in plans.items():
                     taken = times["; ".join(pairs)]
                     yield {
                         "ground": ground.name,
@@ -169,7 +171,7 @@ class Bench:
                         "shape": shape.name,
                         "tenant": title,
                         "planned_for": pairs,
-                        "plan": plan,
+                        "plan": found,
                     } | ratios(taken, best)
 
     def expressions(self, even: Ground) -> Iterator[dict[str, Any]]:
@@ -182,7 +184,7 @@ class Bench:
             rounds = max(self.rounds // 10, 5) if slow else self.rounds
             for shape, protocol in self._each(f"policy, {title}", self._some, even):
                 times = race(self.backend, shape, protocol, askers, rounds)
-                yield {"expression": title} | _compared(shape, protocol, times)
+                yield {"expression": title} | compared(shape, protocol, times)
 
     def indexes(self, skewed: Ground) -> Iterator[dict[str, Any]]:
         """Yield what a page costs without an index that has both the tenant and the order."""
@@ -199,8 +201,8 @@ class Bench:
                     "indexes": index,
                     "expression": title,
                     "tenant": LARGEST if name == LARGEST else "average",
-                    "plan": self._plan(PAGE, askers["policy"]),
-                } | _compared(PAGE, "simple", times)
+                    "plan": plan(self.backend, PAGE, askers["policy"]),
+                } | compared(PAGE, "simple", times)
 
     def plans(self, grounds: Sequence[Ground]) -> Iterator[dict[str, str]]:
         """Yield the plans of the reads, in each way of asking."""
@@ -208,15 +210,8 @@ class Bench:
             for way, asker in self._ways(ground, 1).items():
                 for shape in SHAPES:
                     if not shape.writes:
-                        plan = self._plan(shape, asker)
                         named = {"ground": ground.name, "shape": shape.name, "way": way}
-                        yield named | {"plan": plan}
-
-    def _plan(self, shape: Shape, asker: Asker) -> str:
-        (tenant, *_) = asker.tenants
-        self.backend.act_for(tenant)
-        text = shape.simple(asker.schema, asker.way, tenant, next(shape.values(tenant)))
-        return "\n".join(self.backend.run(f"explain (costs off) {text.decode()}"))
+                        yield named | {"plan": plan(self.backend, shape, asker)}
 
     def _tenants(self, ground: Ground, *names: int | str) -> tuple[Tenant, ...]:
         with superuser(self.database) as cursor:
@@ -250,18 +245,6 @@ class Bench:
                         vacuum(cursor, ground)
             self.progress.advance(task)
         self.progress.remove_task(task)
-
-
-def _compared(
-    shape: Shape, protocol: Protocol, times: Mapping[str, list[Time]], way: str = "policy"
-) -> dict[str, Any]:
-    own, base = times[way], times["explicit"]
-    return {
-        "shape": shape.name,
-        "protocol": protocol,
-        "explicit_us": cost(base),
-        "added_us": cost(own) - cost(base),
-    } | ratios(own, base)
 
 
 def goals(figures: Mapping[str, Any]) -> list[Goal]:
@@ -304,9 +287,21 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of the documents, and the plans."""
     made = {name: markdown(*lines) for name, lines in _pivots(figures).items()}
     made["shapes"] += f"\n\n{measured_with(figures)}"
-    for each in figures["plans"]:
-        name = f"plan of {each['shape']}, {each['ground']}, {each['way']}"
-        made[name] = f"```text\n{each['plan']}\n```"
+    plans = {
+        f"plan, {each['way']}{', partitions' if parted else ''}": each["plan"]
+        for each in figures["plans"]
+        for parted in (each["ground"].startswith("partitions"),)
+        if each["shape"] == PAGE.name and not (parted and each["way"] == "explicit")
+    }
+    plans["plan, kept"] = max(
+        (
+            each
+            for each in figures["kept_plans"]
+            if each["default_statistics"] and each["shape"] == PAGE.name
+        ),
+        key=lambda each: _spread(each).median,
+    )["plan"]
+    made |= {name: f"```text\n{text}\n```" for name, text in plans.items()}
     return made
 
 
@@ -396,44 +391,49 @@ def _worst(title: str, bound: float, figures: Sequence[Mapping[str, Any]]) -> Go
     return Goal(f"{title} (worst: {which})", bound, _spread(worst))
 
 
+def measure(bench: Bench, grounds: Mapping[str, list[Ground]]) -> dict[str, Any]:
+    """Return the figures of all parts."""
+    (many,), (few,), (tried,), (apart,) = (
+        grounds[name] for name in ("many", "few", "tried", "apart")
+    )
+    sizes, parted = grounds["sizes"], grounds["partitions"]
+    even = next((each for each in sizes if each.rows == many.rows), sizes[-1])
+    return {
+        "shapes": list(bench.shapes(even, many)),
+        "sizes": list(bench.sizes(sizes)),
+        "partitions": list(bench.partitions(parted)),
+        "kept_plans": [
+            *bench.kept_plans(many, target=None),
+            *bench.kept_plans(few, target=None),
+            *bench.kept_plans(few, target=-1),
+        ],
+        "expressions": list(bench.expressions(tried)),
+        "indexes": list(bench.indexes(apart)),
+        "plans": list(bench.plans([even, parted[0]])),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when everything was measured, whatever came of it."""
     options = parser("bench.shapes", __doc__)
     options.add_argument("--large", action="store_true", help="a table of 10,000,000 rows too")
-    options.add_argument("--rounds", type=int, help="default 200, quick 8")
+    options.add_argument("--rounds", type=int, help="default 100, quick 8")
     chosen = options.parse_args(arguments)
-    rounds = chosen.rounds or (8 if chosen.quick else 200)
-    small, middle, large = (4, 5, 5) if chosen.quick else (5, 6, 8 if chosen.large else 6)
-    sizes = [Ground(f"rows_{exponent}", 10**exponent) for exponent in range(4, large + 1)]
-    even = sizes[middle - 4]
-    many = Ground("many", 10**middle, skewed=True)
-    few = Ground("few", 40_000, skewed=True)
-    tried, apart = Ground("tried", 10**small), Ground("apart", 10**middle, skewed=True)
-    parted = [Ground(f"partitions_{each}", 2 * 10**small, partitions=each) for each in (16, 64)]
+    rounds = chosen.rounds or (8 if chosen.quick else 100)
+    grounds = choose_grounds(
+        *((4, 5, 5) if chosen.quick else (5, 6, 7 if chosen.large else 6)),
+    )
     with (
         Progress(console=console(), transient=True) as progress,
         find_server("embedded") as server,
     ):
         database = server.create_database()
         filling = progress.add_task("filling the tables", total=None)
-        lay(database, *sizes, many, few, tried, apart, *parted)
+        lay(database, *chain.from_iterable(grounds.values()))
         progress.remove_task(filling)
         with backend(database.app_url) as connection:
             bench = Bench(database, connection, progress, rounds, few=chosen.quick)
-            figures = about(server.version) | {
-                "rounds": rounds,
-                "shapes": list(bench.shapes(even, many)),
-                "sizes": list(bench.sizes(sizes)),
-                "partitions": list(bench.partitions(parted)),
-                "kept_plans": [
-                    *bench.kept_plans(many, target=None),
-                    *bench.kept_plans(few, target=None),
-                    *bench.kept_plans(few, target=-1),
-                ],
-                "expressions": list(bench.expressions(tried)),
-                "indexes": list(bench.indexes(apart)),
-                "plans": list(bench.plans([even, parted[0]])),
-            }
+            figures = about(server.version) | {"rounds": rounds} | measure(bench, grounds)
     for name, (headings, rows) in _pivots(figures).items():
         console().print(shown(name, headings, rows))
     publish(figures, chosen, goals=goals(figures), tables=tables(figures))

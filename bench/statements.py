@@ -233,12 +233,12 @@ class Backend:
         name = self._names[key]
         return self._timed(self.connection.exec_prepared, [(name, each) for each in values])
 
-    def plan(self, key: object, values: Sequence[bytes]) -> str:
+    def plan(self, key: object, values: Sequence[bytes], options: str) -> str:
         """Return the plan by which a prepared statement is executed."""
         quoted = ", ".join(f"'{value.decode()}'" for value in values)
         arguments = f"({quoted})" if quoted else ""
         name = self._names[key].decode()
-        return "\n".join(self.run(f"explain (costs off) execute {name}{arguments}"))
+        return "\n".join(self.run(f"explain ({options}) execute {name}{arguments}"))
 
     def _timed(
         self, send: Callable[..., pq.abc.PGresult], messages: Sequence[tuple[object, ...]]
@@ -332,7 +332,15 @@ def race(
     return times
 
 
-def kept_plan(backend: Backend, shape: Shape, asker: Asker) -> str:
+def plan(backend: Backend, shape: Shape, asker: Asker) -> str:
+    """Return the plan of a simple query for the asker's first tenant."""
+    tenant = asker.tenants[0]
+    backend.act_for(tenant)
+    text = shape.simple(asker.schema, asker.way, tenant, next(shape.values(tenant)))
+    return "\n".join(backend.run(f"explain (costs off) {text.decode()}"))
+
+
+def kept_plan(backend: Backend, shape: Shape, asker: Asker, options: str = "costs off") -> str:
     """Return the plan that was kept for one tenant, as it is executed for the asker's own."""
     tenant = asker.tenants[0]
     values = _endless(shape, tenant)
@@ -340,7 +348,7 @@ def kept_plan(backend: Backend, shape: Shape, asker: Asker) -> str:
     backend.run(f"set plan_cache_mode = {asker.mode}")
     backend.act_for(tenant)
     (bound,) = _bound(shape, asker, tenant, islice(values, 1))
-    return backend.plan(_key(shape, asker), bound)
+    return backend.plan(_key(shape, asker), bound, options)
 
 
 def _slice(
@@ -411,3 +419,16 @@ def ratios(own: Sequence[Time], base: Sequence[Time]) -> dict[str, Any]:
         "time": Spread.of_ratios([t.waited for t in own], [t.waited for t in base]).figures(),
         "server": server and server.figures(),
     }
+
+
+def compared(
+    shape: Shape, protocol: Protocol, times: Mapping[str, list[Time]], way: str = "policy"
+) -> dict[str, Any]:
+    """Return what a way of asking took, against the explicit filter."""
+    own, base = times[way], times["explicit"]
+    return {
+        "shape": shape.name,
+        "protocol": protocol,
+        "explicit_us": cost(base),
+        "added_us": cost(own) - cost(base),
+    } | ratios(own, base)

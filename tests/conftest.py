@@ -1,21 +1,16 @@
 """What all tests share: Assay's migrations, services that may be missing, PgBouncer."""
 
 import os
-import pwd
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from bench.pooler import find_pooler, pooler, through
 from sqlalchemy.engine import URL
 from tests.fixtures.ports import free_port
 
@@ -90,82 +85,11 @@ def tenantry_migrate(alembic_config: Callable[[URL, URL], Config]) -> Migrate:
 @pytest.fixture
 def pgbouncer(tenantry_server: Server, require_service: RequireService) -> Iterator[PgBouncer]:
     """Return what starts a real PgBouncer in front of the test server, on 127.0.0.1."""
-    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    require_service(program, "pgbouncer is not installed (apt install pgbouncer)")
+    require_service(find_pooler(), "pgbouncer is not installed (apt install pgbouncer)")
     with ExitStack() as stack:
 
         def start(url: URL, *, pool_size: int = 1, pool_mode: str = "transaction") -> URL:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgbouncer-")))
-            port = free_port()
-            configuration = _configure(
-                folder, tenantry_server, port=port, pool_size=pool_size, pool_mode=pool_mode
-            )
-            account = _unprivileged_account(folder)
-            log = stack.enter_context((folder / "log").open("wb"))
-            process = subprocess.Popen(
-                [str(program), str(configuration)],
-                user=account,
-                extra_groups=None if account is None else [],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            stack.callback(_stop, process)
-            _await_port(port, process, folder / "log")
-            return url.set(host="127.0.0.1", port=port)
+            started = pooler(tenantry_server, free_port(), pool_size=pool_size, pool_mode=pool_mode)
+            return through(url, stack.enter_context(started))
 
         yield start
-
-
-def _configure(folder: Path, server: Server, *, port: int, pool_size: int, pool_mode: str) -> Path:
-    # With the passwords themselves PgBouncer speaks SCRAM on both of its sides.
-    users = folder / "users"
-    users.write_text(
-        "".join(f'"{url.username}" "{url.password}"\n' for url in server.logins.values())
-    )
-    configuration = folder / "pgbouncer.ini"
-    configuration.write_text(
-        f"""
-[databases]
-* = host={server.admin_url.host} port={server.admin_url.port or 5432}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {users}
-pool_mode = {pool_mode}
-default_pool_size = {pool_size}
-"""
-    )
-    users.chmod(0o600)
-    return configuration
-
-
-def _unprivileged_account(folder: Path) -> int | None:
-    """Give the folder to a user that PgBouncer, which refuses root, runs as."""
-    if os.geteuid() != 0:
-        return None
-    account = pwd.getpwnam("nobody").pw_uid
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, account, -1)
-    return account
-
-
-def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        with closing(socket.socket()) as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    pytest.fail(f"pgbouncer did not start:\n{log.read_text()}", pytrace=False)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -12,10 +12,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo worker demo-tasks bench-api bench-audit bench-context bench-search bench-shapes bench-tasks test check lock clean
+.PHONY: help setup up demo worker demo-tasks bench bench-quick bench-api bench-audit bench-context bench-footprint bench-peers bench-search bench-shapes bench-tasks bench-throughput test check lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make test SERVER=auto|embedded|container|url JOBS=4 ARGS='-k savepoint'"
 	@echo "  make setup PYTHON=/path/to/python3.12"
@@ -41,6 +41,12 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
 	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
 
+bench: setup ## measure everything that isolation costs, beside others; 15 minutes; ARGS=--docs, ARGS=--help
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: setup ## the same in two minutes, with figures of that worth
+	@$(BIN)/python -m bench --quick $(ARGS)
+
 bench-api: setup ## what the tenant layer costs a request, against a twin without it in the same run; ARGS=--help
 	@$(BIN)/python -m bench.api $(ARGS)
 
@@ -51,6 +57,12 @@ bench-audit: setup ## how long the audit takes, on 2,000 tables with 10,000 poli
 bench-context: setup ## what a tenant costs a unit of work, against a plain Session in the same run; ARGS=--help
 	@$(BIN)/python -m bench.context $(ARGS)
 
+bench-footprint: setup ## what the layer weighs: import time, memory; ARGS=--help
+	@$(BIN)/python -m bench.footprint $(ARGS)
+
+bench-peers: setup ## what other ways of keeping tenants apart cost and guarantee; needs PyPI; ARGS=--help
+	@$(BIN)/python -m bench.peers $(ARGS)
+
 bench-search: setup ## what searching one tenant costs, against no row security in the same run; ARGS=--help
 	@$(BIN)/python -m bench.search $(ARGS)
 
@@ -59,6 +71,9 @@ bench-shapes: setup ## what row-level security costs each shape of a query, agai
 
 bench-tasks: setup ## what the tenant layer costs a task, against plain Celery in the same run; ARGS=--help
 	@$(BIN)/python -m bench.tasks $(ARGS)
+
+bench-throughput: setup ## transactions a second of eight clients, with and without PgBouncer; ARGS=--help
+	@$(BIN)/python -m bench.throughput $(ARGS)
 
 test: setup ## run the tests in JOBS processes; SERVER chooses the PostgreSQL server, ARGS goes to pytest
 	@$(BIN)/python -m pytest --tenantry-server=$(SERVER) -n $(JOBS) --dist worksteal $(ARGS)
@@ -81,7 +96,7 @@ lock: $(VENV)/.locked ## resolve requirements.lock anew from pyproject.toml
 
 clean: ## remove .venv, caches and the embedded server's data
 	if [ -x $(BIN)/tenantry ] && [ -d .tenantry ]; then $(BIN)/tenantry db stop; fi
-	rm -rf $(VENV) .tenantry dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .bench .tenantry dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:

@@ -46,22 +46,21 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}} - sys.stdlib_mo
 HEADINGS: Final = (
     *("", "new connection", "after all tenants", "grown", "new client", "client after all tenants"),
 )
-WEIGHED: Final = (BASE, "tenantry", "tenantry, transaction")
-SCHEMAS: Final = ("schema per tenant, search_path", "schema per tenant, map")
+WEIGHED: Final = (BASE, "tenantry", "schema per tenant, search_path")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when everything was measured, whatever came of it."""
     options = parser("bench.footprint", __doc__)
-    options.add_argument("--tenants", type=int, help="default 1,000, quick 100")
-    options.add_argument("--rounds", type=int, help="of imports (default 20, quick 5)")
+    options.add_argument("--tenants", type=int, help="default 1,000, quick 50")
+    options.add_argument("--rounds", type=int, help="of imports (default 20, quick 3)")
     chosen = options.parse_args(arguments)
-    figures: dict[str, Any] = imports(chosen.rounds or (5 if chosen.quick else 20))
+    figures: dict[str, Any] = imports(chosen.rounds or (3 if chosen.quick else 20))
     rows = shown_imports(figures)
     console().print(table("import", ("", "ms", "ratio"), rows))
     with find_server("embedded") as server:
         figures |= about(server.version)
-        figures["tenants"] = chosen.tenants or (100 if chosen.quick else 1000)
+        figures["tenants"] = chosen.tenants or (50 if chosen.quick else 1000)
         if Path("/proc/self/status").exists():
             stage = Stage(server, Size(figures["tenants"], 10))
             figures["memory"] = memory(stage)
@@ -100,7 +99,7 @@ def imports(rounds: int) -> dict[str, Any]:
 def memory(stage: Stage) -> dict[str, dict[str, int]]:
     """Return the kB of each variant's backend and client."""
     found = {}
-    weighed = [each for each in VARIANTS if each.name in {*WEIGHED, *SCHEMAS}]
+    weighed = [each for each in VARIANTS if each.name in WEIGHED]
     for variant in track(weighed, description="memory", transient=True):
         stage.prepare(variant)
         with ExitStack() as stack:

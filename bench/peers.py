@@ -11,6 +11,7 @@ of that one, in a transaction. Then each is asked what can be seen of other tena
 
 import hashlib
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def environment() -> Path:
     mark, python = ENVIRONMENT / "installed", ENVIRONMENT / "bin" / "python"
     if not mark.exists() or mark.read_text() != wanted:
         console().print(f"Installing {PACKAGES.name} into {ENVIRONMENT.relative_to(ROOT)}")
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        venv.create(ENVIRONMENT, clear=True, symlinks=os.name != "nt", with_pip=True)
         pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
         subprocess.run((*pip, "--require-hashes", "--requirement", PACKAGES), check=True)
         mark.write_text(wanted)
@@ -81,53 +82,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = chosen.rounds or (6 if chosen.quick else 40)
     variants = [each for each in VARIANTS if not (chosen.no_packages and each.is_peer)]
     python = Path(sys.executable) if chosen.no_packages else environment()
-    with find_server("embedded") as server:
+    with find_server("embedded") as server, ExitStack() as stack:
         stage = Stage(server, size, python)
         for variant in track(variants, description="data", transient=True):
             stage.prepare(variant)
         figures = about(server.version) | {"tenants": size.tenants, "rows": size.rows}
-        figures["round_trips"] = {each.name: trips(stage, each) for each in variants}
-        figures["answers"] = answers(stage, variants)
+        players = {each: stack.enter_context(stage.player(each)) for each in variants}
+        figures["round_trips"] = trips(stage, players)
+        figures["answers"] = answers(stage, players)
         for place in PLACES:
-            figures[place] = measure(stage, variants, place, rounds=rounds, units=chosen.units)
+            figures[place] = measure(stage, players, place, rounds=rounds, units=chosen.units)
     console().print(table("by explicit filters", headings(), ratios(figures)))
     console().print(table("which rows are seen", ("", *QUESTIONS), shown_answers(figures)))
     publish(figures, chosen, goals=goals(figures), tables=tables(figures))
     return 0
 
 
-def trips(stage: Stage, variant: Variant) -> int:
-    """Return how often a look-up waits for the server."""
-    with Wire(stage.url(variant)) as wire, stage.player(variant, wire.url) as player:
-        row = stage.row(1)
-        asked = {"do": "time", "work": "look_up", "rows": [[row.tenant, row.number]]}
-        player.ask(**asked)
-        wire.clear()
-        player.ask(**asked)
-        return wire.trips
+def trips(stage: Stage, players: Mapping[Variant, Player]) -> dict[str, int]:
+    """Return how often a look-up of each variant waits for the server."""
+    row = stage.row(1)
+    asked = {"do": "time", "work": "look_up", "rows": [[row.tenant, row.number]]}
+    counted = {}
+    for variant, player in players.items():
+        with Wire(stage.url(variant)) as wire:
+            stage.open(player, variant, wire.url)
+            player.ask(**asked)
+            wire.clear()
+            player.ask(**asked)
+            counted[variant.name] = wire.trips
+    return counted
 
 
-def answers(stage: Stage, variants: Sequence[Variant]) -> dict[str, dict[str, str]]:
+def answers(stage: Stage, players: Mapping[Variant, Player]) -> dict[str, dict[str, str]]:
     """Return what each variant shows to whom."""
     found = {}
-    for variant in variants:
-        with stage.player(variant) as player:
-            size = [stage.size.tenants, stage.size.rows]
-            found[variant.name] = player.ask(do="answers", size=size)
+    for variant, player in players.items():
+        stage.open(player, variant)
+        size = [stage.size.tenants, stage.size.rows]
+        found[variant.name] = player.ask(do="answers", size=size)
     return found
 
 
 def measure(
-    stage: Stage, variants: Sequence[Variant], place: str, *, rounds: int, units: int
+    stage: Stage, variants: Mapping[Variant, Player], place: str, *, rounds: int, units: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the figures of each work and variant."""
+    players = {variant.name: player for variant, player in variants.items()}
     with ExitStack() as stack:
-        players: dict[str, Player] = {}
-        for variant in variants:
-            url = stage.url(variant)
-            if place != "local":
-                url = stack.enter_context(remote(url, DELAY))
-            players[variant.name] = stack.enter_context(stage.player(variant, url))
+        urls = {stage.url(variant) for variant in variants}
+        if place != "local":
+            away = {url: stack.enter_context(remote(url, DELAY)) for url in urls}
+        else:
+            away = {url: url for url in urls}
+        for variant, player in variants.items():
+            stage.open(player, variant, away[stage.url(variant)])
         numbers = itertools.count()
         medians: dict[str, dict[str, list[float]]] = {
             work: {name: [] for name in players} for work in WORKS

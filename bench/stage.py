@@ -133,13 +133,16 @@ class Stage:
         database = self._databases[variant.module]
         return database.owner_url if variant.as_owner else database.app_url
 
+    def open(self, player: Player, variant: Variant, url: URL | None = None) -> None:
+        """Connect the player as this variant, to the variant's own URL if none is given."""
+        target = (url or self.url(variant)).render_as_string(hide_password=False)
+        player.backend = player.ask(do="open", url=target, option=variant.option)
+
     @contextmanager
-    def player(self, variant: Variant, url: URL | None = None) -> Iterator[Player]:
-        """Yield the variant's process, connected already."""
+    def player(self, variant: Variant) -> Iterator[Player]:
+        """Yield a process of the variant, connected."""
         with Player(variant.module, self._python) as player:
-            target = (url or self.url(variant)).render_as_string(hide_password=False)
-            player.tell(do="open", url=target, option=variant.option)
-            player.backend = player.told()
+            self.open(player, variant)
             yield player
 
     def row(self, number: int) -> Row:

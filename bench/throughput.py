@@ -1,4 +1,4 @@
-"""Transactions a second of eight clients, for tenants by chance, by what explicit filters reach.
+"""Transactions a second of eight clients, each for a tenant by chance, by explicit filters' own.
 
 A transaction is the newest fifty rows, one by its key, and a change of that one. `program` is
 SQLAlchemy in eight processes, whose own work takes most of the time where both share a few cores;
@@ -41,14 +41,12 @@ from tenantry.embedded.binaries import find_binaries
 from tenantry.testing.servers import find_server
 
 GOAL: Final = 0.97
-CLIENTS: Final = 8
 POOLED: Final = 4
 WORK: Final = "mix"
 PLACES: Final = ("direct", "pgbouncer")
 SENDERS: Final = ("program", "server")
-COMPARED: Final = tuple(
-    variant for variant in VARIANTS if variant.module in {"explicit", "layer"}
-) + tuple(variant for variant in VARIANTS if variant.option == "search_path")
+AIMED: Final = ("tenantry", "tenantry, transaction, begin")
+BESIDE: Final = ("tenantry, transaction", "schema per tenant, search_path")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,39 +54,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("bench.throughput", __doc__)
     options.add_argument("--tenants", type=int, help="default 1,000, quick 50")
     options.add_argument("--rounds", type=int, help="each with a ratio (default 10, quick 2)")
-    options.add_argument("--seconds", type=int, default=1, help="of a slice")
+    options.add_argument(
+        "--seconds", type=float, default=1.0, help="of a slice; pgbench takes whole ones"
+    )
+    options.add_argument("--clients", type=int, default=8)
+    options.add_argument(
+        "--goals-only", action="store_true", help="the variants with a goal, and explicit filters"
+    )
     chosen = options.parse_args(arguments)
     size = Size(chosen.tenants or (50 if chosen.quick else 1000), 100)
     rounds = chosen.rounds or (2 if chosen.quick else 10)
+    names = (BASE, *AIMED) if chosen.quick or chosen.goals_only else (BASE, *AIMED, *BESIDE)
+    compared = [variant for variant in VARIANTS if variant.name in names]
     places = [place for place in PLACES if place == "direct" or find_pooler()]
     if len(places) < len(PLACES):
         console().print("pgbouncer is left out: it is not installed (apt install pgbouncer)")
     with find_server("embedded") as server, ExitStack() as stack:
         stage = Stage(server, size)
-        for variant in track(COMPARED, description="data", transient=True):
+        for variant in track(compared, description="data", transient=True):
             stage.prepare(variant)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        figures = about(server.version) | {"clients": CLIENTS, "seconds": chosen.seconds}
+        figures = about(server.version) | {"clients": chosen.clients, "seconds": chosen.seconds}
         figures |= {"tenants": size.tenants, "rows": size.rows}
         players = {
-            variant.name: [stack.enter_context(Player(variant.module)) for _ in range(CLIENTS)]
-            for variant in COMPARED
+            each: [stack.enter_context(stage.player(each)) for _ in range(chosen.clients)]
+            for each in compared
         }
-        address = (
-            stack.enter_context(pooler(server, pool_size=POOLED))
-            if "pgbouncer" in places
-            else ("", 0)
-        )
+        address = stack.enter_context(pooler(server, pool_size=POOLED)) if len(places) > 1 else None
         for place in places:
             urls = {
-                variant.name: stage.url(variant)
-                if place == "direct"
-                else through(stage.url(variant), address)
-                for variant in COMPARED
+                each: stage.url(each)
+                if place == "direct" or address is None
+                else through(stage.url(each), address)
+                for each in compared
             }
             scripts = {
-                variant.name: write_script(stage, variant, urls[variant.name], folder)
-                for variant in COMPARED
+                each: write_script(stage, players[each][0], each, urls[each], folder)
+                for each in compared
             }
             figures[place] = measure(
                 players, urls, scripts, size, place, rounds=rounds, seconds=chosen.seconds
@@ -99,43 +101,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    players: Mapping[str, Sequence[Player]],
-    urls: Mapping[str, URL],
-    scripts: Mapping[str, Path],
+    players: Mapping[Variant, Sequence[Player]],
+    urls: Mapping[Variant, URL],
+    scripts: Mapping[Variant, Path],
     size: Size,
     place: str,
     *,
     rounds: int,
-    seconds: int,
+    seconds: float,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return each sender's and variant's transactions a second, and the ratios."""
-    options = {variant.name: variant.option for variant in COMPARED}
 
-    def together(name: str, **asked: Any) -> list[float]:
-        for player in players[name]:
+    def together(variant: Variant, **asked: Any) -> list[float]:
+        for player in players[variant]:
             player.tell(**asked)
-        return [player.told() for player in players[name]]
+        return [player.told() for player in players[variant]]
 
-    def program(name: str) -> float:
+    def program(variant: Variant) -> float:
         asked = {"do": "run", "work": WORK, "seconds": seconds}
-        return sum(together(name, **asked, size=[size.tenants, size.rows]))
+        return sum(together(variant, **asked, size=[size.tenants, size.rows]))
 
-    def server(name: str) -> float:
-        return pgbench(scripts[name], urls[name], size, seconds)
+    def server(variant: Variant) -> float:
+        return pgbench(scripts[variant], urls[variant], size, len(players[variant]), seconds)
 
-    for name, url in urls.items():
+    for variant, url in urls.items():
         target = url.render_as_string(hide_password=False)
-        together(name, do="open", url=target, option=options[name])
-        program(name)
+        together(variant, do="open", url=target, option=variant.option)
+        program(variant)
     rates: dict[str, dict[str, list[float]]] = {
-        sender: {name: [] for name in urls} for sender in SENDERS
+        sender: {variant.name: [] for variant in urls} for sender in SENDERS
     }
     with Progress(console=console(), transient=True) as progress:
         task = progress.add_task(place, total=rounds * len(SENDERS) * len(urls))
         for number in range(rounds):
             for sender, run in zip(SENDERS, (program, server), strict=True):
-                for name in turns(list(urls), number):
-                    rates[sender][name].append(run(name))
+                for variant in turns(list(urls), number):
+                    rates[sender][variant.name].append(run(variant))
                     progress.advance(task)
     return {
         sender: {
@@ -147,10 +148,11 @@ def measure(
     }
 
 
-def write_script(stage: Stage, variant: Variant, url: URL, folder: Path) -> Path:
+def write_script(stage: Stage, player: Player, variant: Variant, url: URL, folder: Path) -> Path:
     """Return pgbench's script of what one transaction of the variant sends."""
     row = Row(1, 2)
-    with Wire(url) as wire, stage.player(variant, wire.url) as player:
+    with Wire(url) as wire:
+        stage.open(player, variant, wire.url)
         wire.clear()
         player.ask(do="time", work=WORK, rows=[[row.tenant, row.number]])
         messages = list(wire.queries)
@@ -174,8 +176,8 @@ def script(messages: Sequence[str], row: Row) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pgbench(script: Path, url: URL, size: Size, seconds: int) -> float:
-    """Return the transactions a second of eight clients.
+def pgbench(script: Path, url: URL, size: Size, clients: int, seconds: float) -> float:
+    """Return the transactions a second of so many clients.
 
     Raises:
         RuntimeError: pgbench failed, or some of its transactions did.
@@ -183,10 +185,11 @@ def pgbench(script: Path, url: URL, size: Size, seconds: int) -> float:
     program = Path(find_binaries().psql).with_name("pgbench")
     target = ("--host", str(url.host), "--port", str(url.port), "--username", str(url.username))
     # As many threads as clients would be more than there are cores.
-    load = ("--client", str(CLIENTS), "--jobs", str(min(CLIENTS, os.cpu_count() or 1)))
+    threads = min(clients, os.cpu_count() or 1)
+    load = ("--client", str(clients), "--jobs", str(threads), "--time", f"{max(1, seconds):.0f}")
     done = subprocess.run(
         (
-            *(program, "--no-vacuum", "--protocol=simple", "--time", str(seconds), *load, *target),
+            *(program, "--no-vacuum", "--protocol=simple", *load, *target),
             *("--define", f"tenants={size.tenants}", "--define", f"rows={size.rows}"),
             *("--file", script, str(url.database)),
         ),
@@ -216,15 +219,15 @@ def shown(figures: Mapping[str, Any]) -> list[list[str]]:
     }
     return [
         [
-            variant.name,
+            name,
             *(
                 f"1.00 ({found[BASE]['per_second']:,.0f}/s)"
-                if variant.name == BASE
-                else str(Spread.of_figures(found[variant.name]))
+                if name == BASE
+                else str(Spread.of_figures(found[name]))
                 for found in cells.values()
             ),
         ]
-        for variant in COMPARED
+        for name in figures["direct"]["program"]
     ]
 
 
@@ -240,7 +243,7 @@ def goals(figures: Mapping[str, Any]) -> list[Goal]:
         for place in PLACES
         if place in figures
         for sender in SENDERS
-        for name in ("tenantry", "tenantry, transaction, begin")
+        for name in AIMED
     ]
 
 

@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
                 module.prepare(Places(*map(make_url, asked["urls"])), size)
                 answer: Any = None
             case "open":
+                if contender is not None:
+                    contender.engine.dispose()
                 contender = module.open_contender(make_url(asked["url"]), asked["option"])
                 contender.look_up(Row(1, 1))
                 answer = contender.backend()

@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     rows = goal_rows(found)
     console().print(table("goals", GOAL_HEADINGS, rows))
-    if chosen.docs:
-        document(found, rows if len(found) == len(PARTS) else None)
     for name in failed:
         console().print(f"{name} failed; what it said is above")
+    if chosen.docs and not document(found, rows if len(found) == len(PARTS) else None):
+        return 1
     return 1 if failed else 0
 
 
@@ -96,18 +96,26 @@ def goal_rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return [goal.cells() for name, figures in found.items() for goal in part(name).goals(figures)]
 
 
-def document(
-    found: Mapping[str, Any], goals: Sequence[Sequence[str]] | None, chart: Path = CHART
-) -> None:
-    """Rewrite the documents' tables and the chart; the goals only where all parts were run."""
-    for name, figures in found.items():
-        rewrite(part(name).tables(figures))
-    if goals is not None:
-        rewrite({"goals": markdown(GOAL_HEADINGS, goals)})
+def document(found: Mapping[str, Any], goals: Sequence[Sequence[str]] | None) -> bool:
+    """Rewrite the documents' tables and the chart; the goals only where all parts were run.
+
+    Returns whether there was a place for everything; what there was none for is told.
+    """
     if "peers" in found:
-        chart.write_text(
+        CHART.write_text(
             peers_chart(found["peers"], works=peers.WORKS, places=peers.PLACES, base=BASE)
         )
+    texts = [part(name).tables(figures) for name, figures in found.items()]
+    if goals is not None:
+        texts.append({"goals": markdown(GOAL_HEADINGS, goals)})
+    complete = True
+    for text in texts:
+        try:
+            rewrite(text)
+        except ValueError as error:
+            console().print(error)
+            complete = False
+    return complete
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def status(
     target = parse_url(url, name="--url") if url else application_url(settings)
     isolation = _probe(libpq_url(target), target.render_as_string(hide_password=True))
     if as_json:
-        typer.echo(json.dumps(_as_dict(isolation, settings)))
+        typer.echo(json.dumps(_as_dict(isolation, settings), default=sorted))
     else:
         _print(isolation, settings)
     if not isolation.enforced:

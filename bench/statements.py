@@ -24,9 +24,10 @@ from sqlalchemy.engine import URL
 from bench.figures import Spread, turns
 from bench.grounds import Tenant
 from tenantry.config import DEFAULT_CONFIG, libpq_url
+from tenantry.models import current_tenant
 
 Protocol = Literal["simple", "prepared"]
-Way = Literal["policy", "explicit", "both"]
+Way = Literal["policy", "explicit", "both", "expression"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("simple", "prepared")
 MANY: Final = 1000
 
@@ -157,13 +158,19 @@ REPORT: Final = Shape(
 
 
 def _rendered(text: str, schema: str, way: Way) -> str:
-    """Return a text for one way of asking; `both` is what the session layer's mode `both` sends."""
+    """Return a text for one way of asking.
+
+    `both` is what the session layer's mode `both` sends; `expression` names the tenant by the
+    policy's expression.
+    """
     reads = text.startswith("select")
-    named = way == "explicit" or (way == "both" and not reads)
+    named = way in {"explicit", "expression"} or (way == "both" and not reads)
     table = rf"{schema}.\1"
     if way == "both" and reads:
         table = rf"(select * from {schema}.\1 where {_TENANT}) as \1"
     text = _NAMED.sub(r"\1" if named else "", text).replace("{schema}", schema)
+    if way == "expression":
+        text = text.replace("$t", current_tenant())
     return _TABLE.sub(table, text)
 
 

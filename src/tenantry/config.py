@@ -75,6 +75,8 @@ class TenancyConfig:
 
 DEFAULT_CONFIG: Final = TenancyConfig()
 
+SYNCHRONOUS_DRIVERS: Final = ("psycopg2", "psycopg")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -113,7 +115,7 @@ class Settings:
             mode=_choice(environ, "TENANTRY_MODE", get_args(Mode), "auto"),
             scope=_choice(environ, "TENANTRY_SCOPE", get_args(Scope), "auto"),
             context=_choice(environ, "TENANTRY_CONTEXT", get_args(ContextWay), "auto"),
-            database_url=_url(environ, "DATABASE_URL"),
+            database_url=_url(environ, "DATABASE_URL", SYNCHRONOUS_DRIVERS),
             migration_database_url=_url(environ, "MIGRATION_DATABASE_URL"),
             maintenance_database_url=_url(environ, "MAINTENANCE_DATABASE_URL"),
             broker_url=environ.get("BROKER_URL", "").strip() or None,
@@ -129,28 +131,31 @@ class Settings:
         return settings
 
 
-def parse_url(text: str, *, name: str = "the database URL") -> URL:
-    """Return the URL with the psycopg2 driver written out.
+def parse_url(
+    text: str, *, name: str = "the database URL", drivers: tuple[str, ...] = ("psycopg2",)
+) -> URL:
+    """Return the URL with its driver written out.
 
     A bare `postgresql://` would mean another driver from SQLAlchemy 2.1 on, so it is made
-    explicit here.
+    explicit here: the first of those that are accepted.
 
     Raises:
         ConfigurationError: the text is no URL, not PostgreSQL, or names another driver. The text
             is not repeated, since it may hold a password.
     """
+    accepted = [f"postgresql+{driver}" for driver in drivers]
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
-            f"{name} is not a database URL: write postgresql+psycopg2://user:password@host:5432/"
+            f"{name} is not a database URL: write {accepted[0]}://user:password@host:5432/"
             "database, with special characters in the password percent-encoded"
         ) from error
     if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg2")
-    if url.drivername != "postgresql+psycopg2":
+        url = url.set(drivername=accepted[0])
+    if url.drivername not in accepted:
         raise ConfigurationError(
-            f"{name} names the driver {url.drivername!r}: use postgresql+psycopg2"
+            f"{name} names the driver {url.drivername!r}: use {' or '.join(accepted)}"
         )
     return url
 
@@ -168,9 +173,11 @@ def libpq_url(url: URL) -> str:
     )
 
 
-def _url(environ: Mapping[str, str], name: str) -> URL | None:
+def _url(
+    environ: Mapping[str, str], name: str, drivers: tuple[str, ...] = ("psycopg2",)
+) -> URL | None:
     text = environ.get(name, "").strip()
-    return parse_url(text, name=name) if text else None
+    return parse_url(text, name=name, drivers=drivers) if text else None
 
 
 def _choice(

@@ -2,13 +2,22 @@
 
 import os
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Engine, MetaData, create_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.pool.base import ResetStyle
 
-from tenantry.config import DEFAULT_CONFIG, ContextWay, Mode, Scope, TenancyConfig, parse_url
+from tenantry.config import (
+    DEFAULT_CONFIG,
+    SYNCHRONOUS_DRIVERS,
+    ContextWay,
+    Mode,
+    Scope,
+    TenancyConfig,
+    parse_url,
+)
+from tenantry.drivers import driver_of
 from tenantry.exceptions import ConfigurationError
 from tenantry.filters import FilteringCompiler
 from tenantry.states import ConnectionState
@@ -33,6 +42,11 @@ __all__ = [
     "protect_engine",
 ]
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+AnyEngine = TypeVar("AnyEngine", "Engine", "AsyncEngine")
+
 _protected: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -49,7 +63,7 @@ def create_tenant_engine(
     """Create an engine on which no transaction ever runs with a tenant that was not bound to it.
 
     Args:
-        url: the application role's URL; psycopg2 is the driver.
+        url: the application role's URL; the driver is psycopg2 or psycopg.
         config: what the database calls its tenants.
         mode: `auto` (row-level security, or explicit filters with one warning where it is
             missing), `database` (refuse to connect where it is missing), `filters`, `both`.
@@ -69,9 +83,8 @@ def create_tenant_engine(
     IsolationNotEnforcedError (mode `database`) or ConfigurationError (scope `session` behind a
     pooler).
     """
-    parsed = parse_url(url.render_as_string(hide_password=False) if isinstance(url, URL) else url)
     return protect_engine(
-        create_engine(parsed, **engine_options),
+        create_engine(parse_url(_text_of(url), drivers=SYNCHRONOUS_DRIVERS), **engine_options),
         config=config,
         mode=mode,
         scope=scope,
@@ -81,26 +94,46 @@ def create_tenant_engine(
 
 
 def protect_engine(
-    engine: Engine,
+    engine: AnyEngine,
     *,
     config: TenancyConfig = DEFAULT_CONFIG,
     mode: Mode = "auto",
     scope: Scope = "auto",
     context: ContextWay = "auto",
     metadata: MetaData | None = None,
-) -> Engine:
+) -> AnyEngine:
     """Give an existing engine the guarantee of `create_tenant_engine`, and return it.
 
-    For applications whose engine is made elsewhere; call it before the engine's first connection.
+    For applications whose engine is made elsewhere, an AsyncEngine too; call it before the engine's
+    first connection.
 
     Raises:
-        ConfigurationError: the engine is not PostgreSQL by psycopg2, is already protected, or has
-            connections from before.
+        ConfigurationError: the engine is not PostgreSQL by psycopg2, psycopg or asyncpg, is already
+            protected, has connections from before, or its driver cannot do what was asked for.
     """
-    if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg2":
-        raise ConfigurationError(
-            f"engine {engine.url.drivername!r} cannot be protected: use postgresql+psycopg2"
-        )
+    # An AsyncEngine's, whose class is not imported here: it needs greenlet.
+    inner: Any = getattr(engine, "sync_engine", engine)
+    _protect(
+        inner,
+        config=config,
+        mode=mode,
+        scope=scope,
+        context=context,
+        metadata=metadata,
+    )
+    return engine
+
+
+def _protect(
+    engine: Engine,
+    *,
+    config: TenancyConfig,
+    mode: Mode,
+    scope: Scope,
+    context: ContextWay,
+    metadata: MetaData | None,
+) -> None:
+    driver = driver_of(engine)
     if TENANCY_OPTION in engine.get_execution_options():
         raise ConfigurationError("this engine is already protected: create one engine a database")
     checked_in = getattr(engine.pool, "checkedin", None)
@@ -119,7 +152,7 @@ def protect_engine(
             "pool_reset_on_return='commit' would commit what was left unfinished for a tenant: "
             "leave it at 'rollback'"
         )
-    tenancy = Tenancy(config, mode=mode, scope=scope, context=context, metadata=metadata)
+    tenancy = Tenancy(config, driver, mode=mode, scope=scope, context=context, metadata=metadata)
     engine.update_execution_options(**{TENANCY_OPTION: tenancy})
     engine.dialect.statement_compiler = type(
         "TenantCompiler",
@@ -128,7 +161,10 @@ def protect_engine(
     )
     tenancy.protect(engine)
     _protected.add(engine)
-    return engine
+
+
+def _text_of(url: str | URL) -> str:
+    return url.render_as_string(hide_password=False) if isinstance(url, URL) else url
 
 
 def _forget_connections() -> None:

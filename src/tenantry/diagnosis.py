@@ -1,6 +1,7 @@
 """What lies behind an error of the driver, where the library can tell and say what to do."""
 
-import psycopg2
+from typing import Any, Final
+
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -12,6 +13,8 @@ from tenantry.exceptions import (
     TenancyError,
     UnknownTenantError,
 )
+
+_REFUSALS: Final = frozenset({"08", "28", "3D", "53", "57"})
 
 
 def diagnose(
@@ -30,7 +33,7 @@ def diagnose(
     if context.is_pre_ping:
         # The pool replaces the connection, if it is left to see the driver's own error.
         return None
-    if context.connection is None and isinstance(error, psycopg2.OperationalError):
+    if context.connection is None and _is_refusal(error, context):
         return DatabaseUnreachableError(
             f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
             "server runs there, and host, port, database, user and password of the URL"
@@ -44,12 +47,28 @@ def diagnose(
     return None
 
 
+def sqlstate(error: BaseException | None) -> str | None:
+    """Return the server's code of an error, whichever driver's it is; None if it has none."""
+    code: str | None = getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
+    return code
+
+
+def _is_refusal(error: BaseException, context: ExceptionContext) -> bool:
+    """Tell whether no connection could be made, as the drivers say it."""
+    module = context.dialect.loaded_dbapi
+    if isinstance(error, module.OperationalError):
+        return True
+    # asyncpg has no such class: the server refused the login, the database, or one more client.
+    return context.dialect.driver == "asyncpg" and (sqlstate(error) or "")[:2] in _REFUSALS
+
+
 def _unknown_tenant(
     error: BaseException, metadata: MetaData, config: TenancyConfig
 ) -> UnknownTenantError | None:
     """Recognise the foreign key from a tenant table to the root table."""
-    diagnostics = getattr(error, "diag", None)
-    if diagnostics is None or diagnostics.sqlstate != "23503":
+    # asyncpg's own error is what SQLAlchemy's was raised from, and has the same names.
+    diagnostics: Any = getattr(error, "diag", error.__cause__)
+    if diagnostics is None or sqlstate(error) != "23503":
         return None
     for table in metadata.tables.values():
         for key in table.foreign_key_constraints:
@@ -69,7 +88,7 @@ def _unknown_tenant(
 def _missing_table(error: BaseException, metadata: MetaData) -> MissingMigrationsError | None:
     """Recognise a table or column that the models have and the database has not."""
     message = _first_line(error)
-    code = getattr(error, "pgcode", None)
+    code = sqlstate(error)
     for table in metadata.tables.values():
         if code == "42P01":
             missing = f'"{table.name}"' in message or f'"{table.fullname}"' in message

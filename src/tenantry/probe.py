@@ -1,7 +1,7 @@
 """The probe: does this connection's server keep tenants apart, and how is it reached."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Protocol
@@ -14,9 +14,25 @@ from tenantry.rls import printed_rule
 
 _PROBE: Final = files("tenantry").joinpath("probe.sql").read_text()
 
+# pg_get_expr() leaves out the schema of what the search_path finds first: with nothing but the
+# catalog on it, a planted function or operator shows its schema and does not pass for the rule.
+_SETTINGS: Final = (
+    "set local search_path = pg_catalog, pg_temp",
+    "set local quote_all_identifiers = off",
+)
+
+Execute = Callable[[Any, tuple[str, ...], Mapping[str, str]], None]
+"""Executes commands one after the other on a cursor; parameters, as psycopg2 has them, are of the
+last."""
+
+
+def in_one_message(cursor: Any, commands: tuple[str, ...], parameters: Mapping[str, str]) -> None:
+    """Execute the commands as psycopg2 can: one round trip."""
+    cursor.execute(";\n".join(commands), parameters)
+
 
 class DriverConnection(Protocol):
-    """The part of a psycopg2 connection that the probe uses."""
+    """The part of a connection that the probe uses, under psycopg2's names."""
 
     autocommit: bool
 
@@ -104,7 +120,11 @@ class Isolation:
 
 
 def probe(
-    connection: DriverConnection, config: TenancyConfig, metadata: MetaData | None = None
+    connection: DriverConnection,
+    config: TenancyConfig,
+    metadata: MetaData | None = None,
+    *,
+    execute: Execute = in_one_message,
 ) -> Isolation:
     """Return what the server says of this connection.
 
@@ -113,9 +133,10 @@ def probe(
     of the start-up handshake.
 
     Args:
-        connection: of psycopg2.
+        connection: of psycopg2, or one that looks like it.
         config: what the database calls its tenants.
         metadata: of the models; the tenant tables that it declares are looked for by name.
+        execute: executes commands on its cursors.
 
     Source: PostgreSQL manual, 5.9 Row Security Policies, 9.28.1 (`current_setting` with
     missing_ok in place of SHOW, which fails for an undefined setting).
@@ -137,8 +158,8 @@ def probe(
     connection.autocommit = False
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_PROBE, parameters)
-            names = [column.name for column in cursor.description]
+            execute(cursor, (*_SETTINGS, _PROBE), parameters)
+            names = [column[0] for column in cursor.description]
             found = dict(zip(names, cursor.fetchone(), strict=True))
     finally:
         connection.rollback()

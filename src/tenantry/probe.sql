@@ -1,11 +1,7 @@
 -- The probe: what this connection's role could do to the wall between tenants, in one row.
--- Run by: the session layer, on each new connection, in a transaction that it rolls back; by
--- `tenantry status`. Parameters are psycopg2's. Changes nothing; can be run at any time.
-
--- pg_get_expr() leaves out the schema of what the search_path finds first: with nothing but the
--- catalog on it, a planted function or operator shows its schema and does not pass for the rule.
-set local search_path = pg_catalog, pg_temp;
-set local quote_all_identifiers = off;
+-- Run by: the session layer, on each new connection, in a transaction that it rolls back, after the
+-- settings of probe.py; by `tenantry status`. Parameters are psycopg2's, and are translated for
+-- other drivers. Changes nothing; can be run at any time.
 
 with recursive
   -- Who the connection is, may go back to being, and can become.

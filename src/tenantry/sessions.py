@@ -236,10 +236,13 @@ def _tell(connection: Connection) -> None:
 
 
 def _session_of(target: Session | scoped_session[Any]) -> Session:
-    if isinstance(target, scoped_session):
-        session: Session = target()
-        return session
-    return target
+    session = target() if isinstance(target, scoped_session) else target
+    if not isinstance(session, Session):
+        raise ConfigurationError(
+            f"{type(session).__name__} is neither a Session nor a Connection, to which a tenant is "
+            "bound; for those of sqlalchemy.ext.asyncio there is tenantry.asyncio"
+        )
+    return session
 
 
 def _binds_of(session: Session) -> Iterator[Engine | Connection]:

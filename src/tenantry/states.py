@@ -29,8 +29,9 @@ class Way(Protocol):
     def announce(self, connection: Any, state: "ConnectionState", tenant: Tenant | None) -> None:
         """See to it that no later message of this transaction finds another tenant in place."""
 
-    def carry(self, connection: Any, send: Callable[[str], None]) -> None:
+    def carry(self, _connection: Any, send: Callable[[str], None]) -> None:
         """Have the first message sent, given what this way puts in front of the context."""
+        send("")
 
 
 @dataclass(slots=True)

@@ -2,12 +2,9 @@
 
 import functools
 import logging
-import re
 import weakref
 from typing import Any, Final, get_args
 
-import psycopg2
-import psycopg2.extensions
 from sqlalchemy import Connection, Engine, MetaData, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
@@ -20,9 +17,9 @@ from sqlalchemy.sql.expression import (
 
 from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
-from tenantry.connections import TenantConnection
-from tenantry.context import Tenant, command_writer, function_query, function_writer
+from tenantry.context import Tenant, command_writer, function_writer
 from tenantry.diagnosis import diagnose
+from tenantry.drivers import Driver
 from tenantry.exceptions import (
     ConfigurationError,
     IsolationNotEnforcedError,
@@ -30,28 +27,15 @@ from tenantry.exceptions import (
 )
 from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
 from tenantry.gate import check_seen, check_statement
-from tenantry.probe import Isolation, probe
-from tenantry.states import UNKNOWN, ConnectionState, Way
-from tenantry.ways import Folded, Prefixed, Separate, outside_transaction, replace_session_tenant
+from tenantry.probe import Isolation
+from tenantry.states import UNKNOWN, ConnectionState
+from tenantry.ways import replace_session_tenant
 
 logger = logging.getLogger("tenantry")
-
-_IDLE: Final = psycopg2.extensions.TRANSACTION_STATUS_IDLE
 
 TENANCY_OPTION: Final = "tenantry"
 TENANT_OPTION: Final = "tenantry_tenant"
 SESSION_OPTION: Final = "tenantry_session"
-
-# What one tenant could leave behind on a pooled connection for the next one: open cursors,
-# prepared statements, temporary tables, subscriptions, advisory locks. Not DISCARD ALL, which would
-# undo what the application sets when it connects.
-_DISCARD: Final = (
-    "close all; deallocate all; discard temp; unlisten *; "
-    "select pg_catalog.pg_advisory_unlock_all()"
-)
-
-# PostgreSQL's own; what only speaks its protocol numbers its versions otherwise.
-_POSTGRESQL: Final = re.compile(r"\d+(\.\d+|devel|(beta|rc)\d+)( \(.*\))?")
 
 # They carry no tenant, and the second is all that a failed transaction accepts.
 _SAVEPOINT_CLAUSES: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
@@ -63,6 +47,7 @@ class Tenancy:
     def __init__(
         self,
         config: TenancyConfig,
+        driver: Driver,
         *,
         mode: Mode,
         scope: Scope,
@@ -72,7 +57,7 @@ class Tenancy:
         """Keep the configuration; `protect_engine` connects the handlers.
 
         Raises:
-            ConfigurationError: there is no such mode, scope or way.
+            ConfigurationError: there is no such mode, scope or way, or not with this driver.
         """
         for name, value, choices in (
             ("mode", mode, Mode),
@@ -83,7 +68,9 @@ class Tenancy:
                 raise ConfigurationError(
                     f"{name} {value!r} is unknown: use one of {', '.join(get_args(choices))}"
                 )
+        driver.check(mode=mode, scope=scope, context=context)
         self.config = config
+        self.driver = driver
         self.mode = mode
         self.scope = scope
         self.context = context
@@ -95,9 +82,13 @@ class Tenancy:
     def protect(self, engine: Engine) -> None:
         """Have the engine call the handlers."""
         self._engine = weakref.ref(engine)
-        event.listen(engine, "do_connect", self.on_do_connect)
+        self.driver.install(engine)
         event.listen(engine, "connect", self.on_connect)
         event.listen(engine, "reset", self.on_reset)
+        if self.driver.always_local:
+            event.listen(engine, "checkout", self.on_checkout)
+            for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
+                event.listen(engine, end, self.on_end)
         event.listen(engine, "begin", self.on_begin)
         event.listen(engine, "begin_twophase", self.on_begin_twophase)
         event.listen(engine, "rollback_savepoint", self.on_rollback_savepoint)
@@ -116,10 +107,6 @@ class Tenancy:
 
     # Connections
 
-    def on_do_connect(self, _dialect: object, _record: object, _args: Any, options: Any) -> None:
-        """Have the driver make connections whose cursors carry the context, and can be guarded."""
-        options.setdefault("connection_factory", TenantConnection)
-
     def on_connect(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         """Probe a new physical connection, decide how its tenants are kept apart, say so once."""
         try:
@@ -129,7 +116,7 @@ class Tenancy:
             raise
 
     def _examine(self, dbapi_connection: Any) -> ConnectionState:
-        isolation = probe(dbapi_connection, self.config, self.metadata)
+        isolation = self.driver.examine(dbapi_connection, self.config, self.metadata)
         where = f"database {isolation.database!r} as role {isolation.role!r}"
         if self.mode != "filters" and not isolation.tenant_tables:
             raise MissingMigrationsError(
@@ -143,11 +130,16 @@ class Tenancy:
             )
         if self.mode != "filters" and not isolation.enforced:
             reasons = _summary(isolation.reasons)
-            if self.mode == "database":
+            if self.mode == "database" or not self.driver.guards_cursors:
                 raise IsolationNotEnforcedError(
                     f"{where} does not keep tenants apart: {reasons}. `tenantry status` shows the "
                     "whole state; connect as a login that is a member of "
                     f"{self.config.app_role!r} alone, after `alembic upgrade head`"
+                    + (
+                        ""
+                        if self.driver.guards_cursors
+                        else "; explicit filters stand in for the wall with psycopg2 alone"
+                    )
                 )
             if not self.warned:
                 self.warned = True
@@ -175,7 +167,7 @@ class Tenancy:
                 "scope 'session' was asked for, and a pooler (or Citus) stands in between, where a "
                 "session's setting is read by other clients: use scope 'auto' or 'transaction'"
             )
-        local = self.scope == "transaction" or shared_backend
+        local = self.scope == "transaction" or shared_backend or self.driver.always_local
         guarded = self.mode == "filters" or not isolation.enforced
         state = ConnectionState(
             isolation=isolation,
@@ -184,7 +176,9 @@ class Tenancy:
                 if isolation.citus
                 else function_writer(self.config, local=local)
             ),
-            way=self._way(dbapi_connection, isolation, local=local),
+            way=self.driver.way(
+                dbapi_connection, isolation, self.config, self.context, local=local
+            ),
             local=local,
             guarded=guarded,
         )
@@ -192,38 +186,13 @@ class Tenancy:
             replace_session_tenant(dbapi_connection, state, None)
         elif isolation.stored_default:
             # What goes round the transactions would find it.
-            outside_transaction(dbapi_connection, lambda c: c.execute(self._clear_statement))
-        if isinstance(dbapi_connection, TenantConnection):
-            dbapi_connection.state = state
-            dbapi_connection.guarded = guarded
-        elif guarded:
-            raise ConfigurationError(
-                "explicit filters are the only wall here, and the engine's connections are of a "
-                "class of its own, whose raw cursors would go round them: leave connection_factory "
-                "out of connect_args"
-            )
+            self.driver.send(dbapi_connection, self._clear_statement)
+        self.driver.attach(dbapi_connection, state)
         return state
 
-    def _way(self, dbapi_connection: Any, isolation: Isolation, *, local: bool) -> Way:
-        """Return the way in which the context reaches this server."""
-        own = isinstance(dbapi_connection, TenantConnection)
-        if self.context in {"prefix", "begin"} and (isolation.citus or not own):
-            raise ConfigurationError(
-                f"context {self.context!r} was asked for, and "
-                + (
-                    "Citus refuses a query that is sent together with another command"
-                    if isolation.citus
-                    else "the engine's connections are of a class of its own, whose cursors carry "
-                    "no context: leave connection_factory out of connect_args"
-                )
-                + ", or use context 'auto' or 'separate'"
-            )
-        if self.context == "begin":
-            return Folded(function_query(self.config, local=local))
-        known = own and not isolation.citus and _POSTGRESQL.fullmatch(isolation.server_version)
-        if self.context == "prefix" or (self.context == "auto" and known):
-            return Prefixed(function_query(self.config, local=local))
-        return Separate()
+    def on_checkout(self, dbapi_connection: Any, *_: object) -> None:
+        """Remember what the connection is like before its next user has it."""
+        self.driver.lend(dbapi_connection)
 
     def on_reset(
         self, dbapi_connection: Any, record: ConnectionPoolEntry | None, reset_state: PoolResetState
@@ -238,19 +207,15 @@ class Tenancy:
         if state is None:
             return
         state.end_transaction()
-        # The driver keeps what the server told the last user.
-        del dbapi_connection.notices[:], dbapi_connection.notifies[:]
-        if dbapi_connection.get_transaction_status() != _IDLE:
-            dbapi_connection.rollback()
-        if dbapi_connection.get_transaction_status() != _IDLE:
-            # One that was begun by hand, which the driver does not know of in AUTOCOMMIT.
-            outside_transaction(dbapi_connection, lambda cursor: cursor.execute("rollback"))
-        if state.isolation.pooled or not (state.traces or state.holds is not None):
-            return
-        message = f"{_DISCARD}; {self._clear_statement}" if state.traces else self._clear_statement
-        outside_transaction(dbapi_connection, lambda cursor: cursor.execute(message))
-        state.holds = None
-        state.traces = not isinstance(dbapi_connection, TenantConnection)
+        self.driver.end(dbapi_connection)
+        if not state.isolation.pooled and (state.traces or state.holds is not None):
+            message = self._clear_statement
+            if state.traces:
+                message = f"{self.driver.discard}; {message}"
+            self.driver.send(dbapi_connection, message)
+            state.holds = None
+            state.traces = self.driver.overlooks(dbapi_connection)
+        self.driver.forget(dbapi_connection)
 
     @functools.cached_property
     def _clear_statement(self) -> str:
@@ -276,6 +241,14 @@ class Tenancy:
         else:
             self.write_between_transactions(connection, _bound_tenant(connection, state))
             state.written_at_begin = UNKNOWN
+
+    def on_end(self, connection: Connection, *_: object) -> None:
+        """Forget the transaction, so that what the driver begins by itself is nobody's."""
+        if connection.closed or connection.invalidated:
+            return
+        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        if state is not None:
+            state.end_transaction()
 
     def on_rollback_savepoint(self, connection: Connection, *_: object) -> None:
         """Forget what was written since the transaction began: the server forgets it too."""
@@ -307,7 +280,7 @@ class Tenancy:
         state.written = UNKNOWN
         try:
             state.way.announce(driver_connection, state, tenant)
-        except psycopg2.Error as error:
+        except connection.dialect.loaded_dbapi.Error as error:
             # SQLAlchemy's own way: it recognises a lost connection, and raises.
             connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
         state.written = tenant

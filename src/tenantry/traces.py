@@ -19,8 +19,8 @@ _SEVERAL: Final = re.compile(
 )
 # A command, and a harmless one: the pool's and the dialect's own, and savepoints.
 _HARMLESS: Final = re.compile(
-    r"(?:select 1|show transaction isolation level|commit|rollback"
-    r"|(?:savepoint|release savepoint|rollback to savepoint) \w+)\s*",
+    r"(?:;|(?:select 1|show transaction isolation level|commit|rollback"
+    r"|(?:savepoint|release savepoint|rollback to savepoint) \w+)\s*;?)\s*",
     re.IGNORECASE,
 )
 _INSERTED_INTO: Final = re.compile(r"\binsert into [\w.]+ \(", re.IGNORECASE)

@@ -293,8 +293,7 @@ def test_without_the_probes_own_search_path_the_planted_function_passes(
     """The probe's own search path is what tells a planted function: without it, it passes."""
     change(attacked, *PLANTED_SETTING)
     change(attacked, f"alter role {login.name} set search_path = evil, pg_catalog, public")
-    script = probe.__globals__["_PROBE"]
-    mended = "set local search_path = pg_catalog, pg_temp;"
-    assert mended in script
-    monkeypatch.setitem(probe.__globals__, "_PROBE", script.replace(mended, ""))
+    pinned, *others = probe.__globals__["_SETTINGS"]
+    assert pinned == "set local search_path = pg_catalog, pg_temp"
+    monkeypatch.setitem(probe.__globals__, "_SETTINGS", tuple(others))
     assert "public.test_sets" not in found_in(probed(login.url))

@@ -117,7 +117,7 @@ def test_stored_tenant_that_is_not_overwritten_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the message on connecting, raw connections are the stored tenant's."""
-    monkeypatch.setattr("tenantry.tenancy.outside_transaction", lambda *_: None)
+    monkeypatch.setattr("tenantry.drivers.psycopg2.outside_transaction", lambda *_: None)
     with pytest.raises(AssertionError):
         check_stored_tenant(world, Wall("database", "transaction", "prefix"))
 

@@ -7,24 +7,26 @@ from typing import Any, Final
 import pytest
 import sqlalchemy
 from bench.wire import Wire
-from sqlalchemy import Engine, create_engine, func, insert, select, text, update
+from sqlalchemy import Engine, func, insert, select, text, update
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import DATABASE_WALLS, A, Wall, World, bound, names_of
+from tests.fixtures.drivers import engine_of
+from tests.fixtures.worlds import DATABASE_WALLS, DRIVER_WALLS, A, Wall, World, bound, names_of
 
 from assay.models import TestSet
 from tenantry import set_tenant
 from tenantry.cursors import ContextCursor
+from tenantry.drivers.psycopg import _Carrying
 
 Program = Callable[[Session], object]
 
 # A Session of SQLAlchemy 2.0 is known when its transaction has begun for nobody: what is sent by
 # itself is sent twice.
 SEPARATE: Final = 2 if sqlalchemy.__version__.startswith("2.0.") else 1
-ADDED: Final = {"prefix": 0, "separate": SEPARATE, "begin": -1}
+ADDED: Final = {"prefix": 0, "separate": SEPARATE, "begin": -1, "auto": 0}
 RETURNED: Final = {"session": 1, "transaction": 0}
 
 
-@pytest.fixture(params=DATABASE_WALLS, ids=str)
+@pytest.fixture(params=(*DATABASE_WALLS, *DRIVER_WALLS), ids=str)
 def wall(request: pytest.FixtureRequest) -> Wall:
     """Return each way in each scope."""
     wall: Wall = request.param
@@ -123,10 +125,10 @@ PROGRAMS: Final = (
 )
 
 
-def plain_trips(world: World, program: Program) -> int:
+def plain_trips(world: World, wall: Wall, program: Program) -> int:
     """Return the round trips of the same program on a plain engine, without tenants."""
     with Wire(world.open.app_url) as wire:
-        engine = create_engine(wire.url, pool_size=1, max_overflow=0)
+        engine = engine_of(wall.driver, wire.url, pool_size=1, max_overflow=0)
         for _ in range(2):
             wire.clear()
             with Session(engine) as session:
@@ -138,7 +140,7 @@ def plain_trips(world: World, program: Program) -> int:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_tenant_adds_no_round_trip(world: World, wall: Wall, program: Program) -> None:
     """Each program waits as often as without tenants; once more on return, in scope `session`."""
-    plain = plain_trips(world, program)
+    plain = plain_trips(world, wall, program)
     with on_the_wire(world, wall) as (engine, wire):
         for _ in range(2):
             wire.clear()
@@ -158,12 +160,19 @@ def test_transaction_without_a_statement_sends_nothing(world: World, wall: Wall)
         assert wire.trips <= RETURNED[wall.scope] + (2 + SEPARATE) * len(begun)
 
 
+def answered(wall: Wall) -> int:
+    """Return the round trips until the first answer; asyncpg has a statement prepared first."""
+    return {"prefix": 2, "separate": 3, "begin": 1, "auto": 2 + (wall.driver == "asyncpg")}[
+        wall.context
+    ]
+
+
 def test_answer_comes_without_a_round_trip_more(world: World, wall: Wall) -> None:
     """Until the answer is there the client has waited for BEGIN and for the statement."""
     with on_the_wire(world, wall) as (engine, wire), engine.connect() as connection:
         set_tenant(connection, A)
         assert {row.name for row in connection.execute(select(TestSet.name))} == names_of("a")
-        assert wire.trips == {"prefix": 2, "separate": 3, "begin": 1}[wall.context], wire.queries
+        assert wire.trips == answered(wall), wire.queries
 
 
 @pytest.mark.parametrize("isolation_level", ["SERIALIZABLE", "REPEATABLE READ"])
@@ -178,7 +187,7 @@ def test_isolation_level_of_a_connection_is_the_transactions(
             wire.clear()
             level = connection.scalar(text("select current_setting('transaction_isolation')"))
             assert level == isolation_level.lower()
-            assert wire.trips == (3 if wall.context == "separate" else 2), wire.queries
+            assert wire.trips == max(answered(wall), 2), wire.queries
             assert connection.scalar(text("show transaction_isolation")) == isolation_level.lower()
             connection.commit()
         with engine.connect() as connection:
@@ -204,9 +213,10 @@ def test_looking_before_there_is_a_tenant_adds_nothing(world: World, wall: Wall)
         with Session(engine) as session:
             assert session.scalars(query).all() == []
             session.commit()
-        assert wire.trips == {"prefix": 3, "separate": 4, "begin": 2}[wall.context], wire.queries
+        assert wire.trips == answered(wall) + 1, wire.queries
 
 
+@pytest.mark.parametrize("wall", DATABASE_WALLS, ids=str)
 def test_statement_stays_readable(world: World, wall: Wall) -> None:
     """What is sent ends with the statement on lines of its own, as the cursor tells it."""
     with on_the_wire(world, wall) as (engine, wire), engine.connect() as connection:
@@ -231,3 +241,20 @@ def test_round_trip_that_is_added_is_noticed(world: World, monkeypatch: pytest.M
     for wall in DATABASE_WALLS[:2]:
         with pytest.raises(AssertionError):
             test_tenant_adds_no_round_trip(world, wall, look_up)
+
+
+@pytest.mark.parametrize("wall", DRIVER_WALLS[:2], ids=str)
+def test_round_trip_that_is_added_to_begin_is_noticed(
+    world: World, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A BEGIN that is followed by the context in a message of its own makes the count differ."""
+    together = _Carrying.send_gen
+
+    def send_gen(self: Any, message: bytes) -> Any:
+        for part in message.split(b"; ", 1):
+            result = yield from together(self, part)
+        return result
+
+    monkeypatch.setattr(_Carrying, "send_gen", send_gen)
+    with pytest.raises(AssertionError):
+        test_tenant_adds_no_round_trip(world, wall, look_up)

@@ -5,7 +5,6 @@ pending in the open transaction; every read must return exactly these.
 """
 
 import contextlib
-import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -23,8 +22,10 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from tests.fixtures.drivers import wire_of
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
+    DRIVER_WALLS,
     TENANTS,
     WALLS,
     Wall,
@@ -38,11 +39,18 @@ from tests.fixtures.worlds import (
 from assay.models import TestSet
 from tenantry import TenantSwitchError, clear_tenant, get_tenant, set_tenant
 from tenantry.database import Tenancy
+from tenantry.drivers.begun import WithBegin
 from tenantry.testing import Server
 from tenantry.ways import Prefixed, Separate
 
 NAMES = text("select name from test_sets")
 TAMPER = text("select set_config('app.current_organization', :value, false)")
+
+PARTS: dict[str, list[tuple[type, str, str | None]]] = {
+    "reset": [(Tenancy, "on_reset", None)],
+    "announcement": [(Separate, "announce", None), (Prefixed, "announce", None)],
+    "context": [(WithBegin, "opening", "select 1")],
+}
 
 tenants = st.sampled_from([*TENANTS.values(), None])
 
@@ -265,9 +273,7 @@ class SessionMachine(RuleBasedStateMachine):
                 cursor.execute(NAMES.text)
                 assert cursor.fetchall() == []
             if not self.local and tenant is not None:
-                cursor.execute(
-                    "select set_config('app.current_organization', %s, false)", (str(tenant),)
-                )
+                cursor.execute(f"select set_config('app.current_organization', '{tenant}', false)")
                 connection.commit()
 
     @precondition(lambda self: self.kills < 2)
@@ -280,8 +286,7 @@ class SessionMachine(RuleBasedStateMachine):
         if not connection.in_transaction():
             # test_faults.py has a backend that is missed at begin as an expected failure.
             connection.begin()
-        driver: Any = connection.connection.dbapi_connection
-        with socket.socket(fileno=os.dup(driver.fileno())) as wire:
+        with wire_of(connection) as wire:
             wire.shutdown(socket.SHUT_RDWR)
         with pytest.raises(DBAPIError):
             touch(connection)
@@ -325,23 +330,25 @@ def run_programs(world: World, wall: Wall) -> None:
     )
 
 
-@pytest.mark.parametrize("wall", WALLS, ids=str)
+@pytest.mark.parametrize("wall", [*WALLS, *DRIVER_WALLS], ids=str)
 def test_no_program_sees_another_tenant(world: World, wall: Wall) -> None:
     """Each of these programs sees what its tenant committed or has pending, and nothing else."""
     run_programs(world, wall)
 
 
-@pytest.mark.parametrize("wall", DATABASE_WALLS[::2], ids=str)
 @pytest.mark.parametrize(
-    "missing",
-    [[(Tenancy, "on_reset")], [(Separate, "announce"), (Prefixed, "announce")]],
-    ids=["reset", "announcement"],
+    ("wall", "missing"),
+    [
+        *((wall, part) for wall in DATABASE_WALLS[::2] for part in ("reset", "announcement")),
+        *((wall, "context") for wall in DRIVER_WALLS),
+    ],
+    ids=str,
 )
 def test_programs_find_a_missing_part(
-    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall, missing: list[tuple[type, str]]
+    world: World, monkeypatch: pytest.MonkeyPatch, wall: Wall, missing: str
 ) -> None:
     """With a part of the layer taken away, a program sees, or is refused, what it must not."""
-    for part, name in missing:
-        monkeypatch.setattr(part, name, lambda *_: None)
+    for part, name, answer in PARTS[missing]:
+        monkeypatch.setattr(part, name, lambda *_, answer=answer: answer)
     with pytest.raises((AssertionError, DBAPIError)):
         run_programs(world, wall)

@@ -1,5 +1,7 @@
 """Only a protected engine takes a tenant, and protecting one is not done halfway."""
 
+import re
+
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InvalidRequestError
@@ -59,11 +61,22 @@ def test_connection_from_before_the_protection_is_refused(world: World) -> None:
         engine.dispose()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "postgresql+psycopg://localhost/none"])
-def test_other_drivers_are_refused(url: str) -> None:
-    """The guarantee is for PostgreSQL by psycopg2; nothing else is accepted."""
-    with pytest.raises(ConfigurationError, match="psycopg2"):
-        create_tenant_engine(url)
+@pytest.mark.parametrize(
+    "driver", ["sqlite", "postgresql+pg8000", "postgresql+psycopg2cffi", "postgresql+asyncpg"]
+)
+def test_other_drivers_are_refused(driver: str) -> None:
+    """The guarantee is for PostgreSQL by psycopg2 or psycopg; nothing else is accepted."""
+    with pytest.raises(ConfigurationError, match=re.escape(repr(driver))):
+        create_tenant_engine(f"{driver}://localhost/none")
+
+
+def test_engine_of_another_driver_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of a driver that the layer does not know is refused by its name."""
+    engine = create_engine("postgresql+psycopg2://localhost/none")
+    monkeypatch.setattr(engine.dialect, "driver", "pg8000")
+    with pytest.raises(ConfigurationError, match=r"postgresql\+asyncpg"):
+        protect_engine(engine)
+    engine.dispose()
 
 
 def test_engine_of_another_database_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -10,7 +10,6 @@ from sqlalchemy import Connection, Engine, create_engine, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
-    WALLS,
     A,
     B,
     Wall,
@@ -51,14 +50,6 @@ class AdoptedSet(Adopted):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     organization_id: Mapped[uuid.UUID]
     name: Mapped[str]
-
-
-@pytest.fixture(params=WALLS, ids=str)
-def engine(world: World, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Return a protected engine with one connection."""
-    wall: Wall = request.param
-    with world.engine(wall) as engine:
-        yield engine
 
 
 def sees_or_is_refused(target: Target, letter: str) -> bool:

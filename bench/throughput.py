@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 when everything was measured, whatever came of it."""
     options = parser("bench.throughput", __doc__)
     options.add_argument("--tenants", type=int, help="default 1,000, quick 50")
-    options.add_argument("--rounds", type=int, help="each with a ratio (default 10, quick 2)")
+    options.add_argument("--rounds", type=int, help="each with a ratio (default 8, quick 2)")
     options.add_argument(
-        "--seconds", type=float, default=1.0, help="of a slice; pgbench takes whole ones"
+        "--seconds", type=float, help="of a slice (default 1, quick 0.5; pgbench takes whole ones)"
     )
     options.add_argument("--clients", type=int, default=8)
     options.add_argument(
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = options.parse_args(arguments)
     size = Size(chosen.tenants or (50 if chosen.quick else 1000), 100)
-    rounds = chosen.rounds or (2 if chosen.quick else 10)
+    rounds = chosen.rounds or (2 if chosen.quick else 8)
+    seconds = chosen.seconds or (0.5 if chosen.quick else 1.0)
     names = (BASE, *AIMED) if chosen.quick or chosen.goals_only else (BASE, *AIMED, *BESIDE)
     compared = [variant for variant in VARIANTS if variant.name in names]
     places = [place for place in PLACES if place == "direct" or find_pooler()]
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for variant in track(compared, description="data", transient=True):
             stage.prepare(variant)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        figures = about(server.version) | {"clients": chosen.clients, "seconds": chosen.seconds}
+        figures = about(server.version) | {"clients": chosen.clients, "seconds": seconds}
         figures |= {"tenants": size.tenants, "rows": size.rows}
         players = {
             each: [stack.enter_context(stage.player(each)) for _ in range(chosen.clients)]
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for each in compared
             }
             figures[place] = measure(
-                players, urls, scripts, size, place, rounds=rounds, seconds=chosen.seconds
+                players, urls, scripts, size, place, rounds=rounds, seconds=seconds
             )
     console().print(table("by explicit filters", headings(figures), shown(figures)))
     publish(figures, chosen, goals=goals(figures), tables=tables(figures))

@@ -104,7 +104,7 @@ def test_documents_are_not_made_of_quick_figures() -> None:
         main(["--quick", "--docs"])
 
 
-@pytest.mark.parametrize("name", ["context", "peers", "footprint"])
+@pytest.mark.parametrize("name", ["context", "throughput", "peers", "footprint"])
 def test_documents_show_the_committed_figures(name: str, tmp_path: Path) -> None:
     """A table in the documents is what its figures say, and writing it again changes nothing."""
     figures = json.loads((RESULTS / f"{name}.json").read_text())

@@ -11,6 +11,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from bench.pooler import find_pooler, pooler, through
+from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import URL
 from tests.fixtures.ports import free_port
 
@@ -27,6 +28,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The default server is the checkout's, and would be left running: a test that needs one has a home
 # of its own.
 os.environ["TENANTRY_HOME"] = f"{os.devnull}/tests-have-homes-of-their-own"
+
+# How long an example takes is the machine's doing, and a busy one's is no fault of the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 Migrate = Callable[[URL, URL], None]
 

@@ -17,6 +17,7 @@ from sqlalchemy import URL, Engine, select
 from sqlalchemy.orm import sessionmaker
 from tests.fixtures.assay_workers import (
     Party,
+    Unhurried,
     create_party,
     environment,
     some_questions,
@@ -37,7 +38,8 @@ Parties = Callable[..., Party]
 @pytest.fixture
 def application() -> Iterator[tuple[Application, str]]:
     """Return an application under test that answers as planned, and its base URL."""
-    application = Application(slowness=6)
+    application = Unhurried(slowness=6)
+    application.pause = 0.2
     with serving(application) as url:
         yield application, url
 

@@ -14,9 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 from tests.fixtures.api_site import Member, new_member, serving
-from tests.fixtures.assay_workers import ROOT, environment, working
+from tests.fixtures.assay_workers import ROOT, Unhurried, environment, working
 
-from assay.demo_server import Application, Question, planned
+from assay.demo_server import Question, planned
 from assay.demo_server import serving as answering
 from assay.models import Base, Metric, Verdict
 from tenantry import create_tenant_engine
@@ -35,7 +35,7 @@ class Place:
     """A running API with a worker, and the application whose answers are judged."""
 
     http: httpx2.Client
-    application: Application
+    application: Unhurried
     url: str
     members: tuple[Member, Member]
 
@@ -154,7 +154,7 @@ def place(
     engine = create_tenant_engine(database.app_url, mode="database", metadata=Base.metadata)
     members = (new_member(engine, "first"), new_member(engine, "second"))
     engine.dispose()
-    application = Application(slowness=SLOWNESS)
+    application = Unhurried(slowness=SLOWNESS)
     with (
         answering(application) as url,
         working(environ, folder),
@@ -227,6 +227,7 @@ def test_run_is_cancelled_in_the_middle(place: Place) -> None:
     """Cancelled with results and without all of them, it stays so; the other could not do it."""
     party, bystander = parties(place)
     party.prepare("cancelled", sample(600, "cancelled"), "application/jsonl")
+    place.application.pause = 0.2
     party.execute()
     begun = party.follow("/test_runs/{run}", lambda found: found["summary"]["missing"] < 600)
     assert begun["status"] == "running"
@@ -237,6 +238,7 @@ def test_run_is_cancelled_in_the_middle(place: Place) -> None:
     ended = party.ask("GET", "/test_runs/{run}")
     assert ended["status"] == "cancelled"
     assert 0 < sum(ended["summary"].values()) < 600
+    place.application.pause = 0
     # Another run, behind what was sent out for this one, ends as if nothing had been.
     questions = bystander.prepare("after", sample(20, "after"), "application/jsonl")
     bystander.execute()

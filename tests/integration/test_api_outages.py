@@ -186,7 +186,7 @@ def test_processes_count_together_in_redis(
 ) -> None:
     """Two processes share what an address may fail; without Redis they refuse, and do not guess."""
     settings = {
-        "ASSAY_FAILED_LOGINS": "4/hour",
+        "ASSAY_FAILED_LOGINS": "4/day",
         "ASSAY_LIMITS_STORAGE": f"redis+unix://{redis.path}",
     }
     environ = site_environment(tenantry_database, **settings)

@@ -50,11 +50,11 @@ def _run(database: Database, *options: str, broker: str | None = None) -> str:
     # The demonstration allows its own server to its own worker.
     del environ["ASSAY_HTTP_HOSTS"], environ["ASSAY_ALLOWED_NETWORKS"]
     answer = subprocess.run(
-        [sys.executable, "-m", "assay.demo_tasks", "--patience=150", *options],
+        [sys.executable, "-m", "assay.demo_tasks", "--patience=230", *options],
         env=environ,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=250,
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr

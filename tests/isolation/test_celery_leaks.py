@@ -78,7 +78,7 @@ def test_interleaved_tenants_never_mix(
             letter = "ab"[number % 2]
             name = f"{label}:{letter}:{number}"
             bench.publish(letter, bench.sig("look_unbound", name, ignore_result=True))
-        sights = bench.board.wait(label, TASKS, seconds=120)
+        sights = bench.board.wait(label, TASKS, seconds=200)
         assert len({sight.label for sight in sights}) == len(sights) == TASKS
         assert {(sight.label.split(":")[1], sight.letter) for sight in sights} == {
             ("a", "a"),

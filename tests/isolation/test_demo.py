@@ -46,7 +46,7 @@ def demo(home: Path, tmp_path: Path) -> Demo:
             env=inherited | {"TENANTRY_HOME": str(home)} | variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 

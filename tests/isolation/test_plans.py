@@ -294,6 +294,32 @@ def test_each_tenant_table_of_the_migrations_counts_on_an_average_tenant(app_url
     assert set(found.values()) == {1}
 
 
+def test_wall_stands_where_the_server_refuses_the_statistic(empty_database: Database) -> None:
+    """Citus does, of a distributed table: a warning, and everything else is as it should be."""
+    with superuser(empty_database) as cursor:
+        cursor.execute(
+            "create function refuse() returns event_trigger language plpgsql as $$ begin"
+            " if current_query() like '%set statistics%' then"
+            " raise feature_not_supported using message = 'not of a distributed table'; end if;"
+            " end $$;"
+            " create event trigger refuse on ddl_command_start when tag in ('ALTER TABLE')"
+            " execute function refuse()"
+        )
+    few = Ground("few", 2_000)
+    lay(empty_database, few)
+    with superuser(empty_database) as cursor:
+        tenant = sample(cursor, few, 1)
+        cursor.execute(
+            "select coalesce(attstattarget, -1) from pg_catalog.pg_attribute"
+            " where attrelid = 'few.items'::regclass and attname = 'organization_id'"
+        )
+        assert cursor.fetchall() == [(-1,)]
+    with backend(empty_database.app_url) as connection:
+        assert connection.run("select count(*) from few.items") == ["0"]
+        connection.act_for(tenant)
+        assert connection.run("select count(*) from few.items") == ["1000"]
+
+
 @contextmanager
 def mutated(ask: Ask, mutate: Callable[[Cursor], None]) -> Iterator[Cursor]:
     """Yield a cursor of the application's role in a transaction that has a fault, and ends here."""

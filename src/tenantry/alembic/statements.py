@@ -331,8 +331,14 @@ def _for_maintenance(config: TenancyConfig, statement: str) -> DDL:
 
 
 def _keep_statistics(table: str, column: str, target: int) -> DDL:
-    name = quote_identifier(column)
-    return _statement(f"alter table {table} alter column {name} set statistics {target}")
+    # Citus refuses this of a table that is distributed already.
+    return _block(f"""
+        begin
+          alter table {table} alter column {quote_identifier(column)} set statistics {target};
+        exception when feature_not_supported then
+          raise warning 'the statistics of % stay as they are: %', {quote_literal(table)}, sqlerrm;
+        end
+    """)
 
 
 def _block(body: str) -> DDL:

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from bench import peers
-from bench.chart import peers_chart
 from bench.figures import GOAL_HEADINGS, RESULTS, ROOT, Goal, console, markdown, rewrite, table
-from bench.stage import BASE
 
 PARTS: Final = {
     "context": "round trips, and what a tenant costs a unit of work",
@@ -29,7 +27,6 @@ PARTS: Final = {
     "footprint": "import time and memory",
 }
 QUICK_RESULTS: Final = ROOT / ".bench" / "quick"
-CHART: Final = ROOT / "docs" / "performance.svg"
 
 
 class Part(Protocol):
@@ -102,9 +99,7 @@ def document(found: Mapping[str, Any], goals: Sequence[Sequence[str]] | None) ->
     Returns whether there was a place for everything; what there was none for is told.
     """
     if "peers" in found:
-        CHART.write_text(
-            peers_chart(found["peers"], works=peers.WORKS, places=peers.PLACES, base=BASE)
-        )
+        peers.CHART.write_text(peers.drawn(found["peers"]))
     texts = [part(name).tables(figures) for name, figures in found.items()]
     if goals is not None:
         texts.append({"goals": markdown(GOAL_HEADINGS, goals)})

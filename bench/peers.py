@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from rich.progress import track
 
+from bench.chart import peers_chart
 from bench.contenders.work import Size
 from bench.figures import (
     ROOT,
@@ -46,6 +47,7 @@ WORKS: Final = {"look_up": "look up", "mix": "mix"}
 PLACES: Final = ("local", "1 ms")
 PACKAGES: Final = ROOT / "bench" / "peers.txt"
 ENVIRONMENT: Final = ROOT / ".bench" / "peers"
+CHART: Final = ROOT / "docs" / "performance.svg"
 QUESTIONS: Final = {
     "pooled": "a plain Connection, after a Session of the same pool was committed",
     "inherited": "the Connection of a Session, after another tenant's was committed",
@@ -75,13 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--rounds", type=int, help="each with a ratio (default 40, quick 6)")
     options.add_argument("--units", type=int, default=5, help="units of work in a turn")
     options.add_argument(
-        "--no-packages", action="store_true", help="leave out what is installed from PyPI"
+        "--only",
+        nargs="+",
+        choices=[variant.name for variant in VARIANTS],
+        metavar="NAME",
+        help="of these, beside explicit filters; rls and sqlalchemy-tenants need PyPI",
     )
     chosen = options.parse_args(arguments)
     size = Size(chosen.tenants or (100 if chosen.quick else 1000), 100)
     rounds = chosen.rounds or (6 if chosen.quick else 40)
-    variants = [each for each in VARIANTS if not (chosen.no_packages and each.is_peer)]
-    python = Path(sys.executable) if chosen.no_packages else environment()
+    names = {BASE, *(chosen.only or (variant.name for variant in VARIANTS))}
+    variants = [variant for variant in VARIANTS if variant.name in names]
+    is_one = any(variant.is_peer for variant in variants)
+    python = environment() if is_one else Path(sys.executable)
     with find_server("embedded") as server, ExitStack() as stack:
         stage = Stage(server, size, python)
         for variant in track(variants, description="data", transient=True):
@@ -95,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console().print(table("by explicit filters", headings(), ratios(figures)))
     console().print(table("which rows are seen", ("", *QUESTIONS), shown_answers(figures)))
     publish(figures, chosen, goals=goals(figures), tables=tables(figures))
+    if chosen.docs:
+        CHART.write_text(drawn(figures))
     return 0
 
 
@@ -197,6 +207,11 @@ def shown_answers(figures: Mapping[str, Any]) -> list[list[str]]:
     for name, given in figures["answers"].items():
         rows.setdefault(tuple(given[question] for question in QUESTIONS), []).append(name)
     return [[" · ".join(names), *given] for given, names in rows.items()]
+
+
+def drawn(figures: Mapping[str, Any]) -> str:
+    """Return the chart."""
+    return peers_chart(figures, works=WORKS, places=PLACES, base=BASE)
 
 
 def goals(_: Mapping[str, Any]) -> list[Goal]:

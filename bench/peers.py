@@ -58,14 +58,24 @@ QUESTIONS: Final = {
 
 
 def environment() -> Path:
-    """Return the interpreter of the peers' environment, which is made where it is missing."""
+    """Return the interpreter of the peers' environment, which is made where it is missing.
+
+    Raises:
+        RuntimeError: the packages cannot be had.
+    """
     wanted = hashlib.sha256(PACKAGES.read_bytes()).hexdigest()
     mark, python = ENVIRONMENT / "installed", ENVIRONMENT / "bin" / "python"
     if not mark.exists() or mark.read_text() != wanted:
         console().print(f"Installing {PACKAGES.name} into {ENVIRONMENT.relative_to(ROOT)}")
         venv.create(ENVIRONMENT, clear=True, symlinks=os.name != "nt", with_pip=True)
         pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
-        subprocess.run((*pip, "--require-hashes", "--requirement", PACKAGES), check=True)
+        done = subprocess.run((*pip, "--require-hashes", "--requirement", PACKAGES), check=False)
+        if done.returncode:
+            rest = " ".join(repr(variant.name) for variant in VARIANTS if not variant.is_peer)
+            raise RuntimeError(
+                "pip could not install what bench/peers.txt names, as it says above: without it "
+                f"there is --only {rest}"
+            )
         mark.write_text(wanted)
     return python
 

@@ -126,7 +126,7 @@ def choose_grounds(small: int, middle: int, large: int) -> dict[str, list[Ground
         "sizes": [Ground(f"rows_{each}", 10**each) for each in range(4, large + 1)],
         "many": [Ground("many", 10**middle, skewed=True)],
         "few": [Ground("few", 40_000, skewed=True)],
-        "tried": [Ground("tried", 10**small)],
+        "tried": [Ground(f"tried_{number}", 10**small) for number in range(len(EXPRESSIONS))],
         "apart": [Ground("apart", 2 * 10**small, skewed=True)],
         "partitions": [
             Ground(f"partitions_{each}", 2 * 10**small, partitions=each) for each in (16, 64)

@@ -53,6 +53,12 @@ def sqlstate(error: BaseException | None) -> str | None:
     return code
 
 
+def diagnostics(error: BaseException) -> Any:
+    """Return what names the table and constraint of a server's error; None if nothing does."""
+    # asyncpg's own error is what SQLAlchemy's was raised from, and has the same names.
+    return getattr(error, "diag", error.__cause__)
+
+
 def _is_refusal(error: BaseException, context: ExceptionContext) -> bool:
     """Tell whether no connection could be made, as the drivers say it."""
     module = context.dialect.loaded_dbapi
@@ -66,20 +72,19 @@ def _unknown_tenant(
     error: BaseException, metadata: MetaData, config: TenancyConfig
 ) -> UnknownTenantError | None:
     """Recognise the foreign key from a tenant table to the root table."""
-    # asyncpg's own error is what SQLAlchemy's was raised from, and has the same names.
-    diagnostics: Any = getattr(error, "diag", error.__cause__)
-    if diagnostics is None or sqlstate(error) != "23503":
+    details = diagnostics(error)
+    if details is None or sqlstate(error) != "23503":
         return None
     for table in metadata.tables.values():
         for key in table.foreign_key_constraints:
             if (
-                key.name == diagnostics.constraint_name
+                key.name == details.constraint_name
                 and [column.name for column in key.columns] == [config.tenant_column]
                 and key.referred_table.name == config.root_table
             ):
                 return UnknownTenantError(
                     f"the bound organization does not exist in "
-                    f"{config.root_table!r}, so no row of {diagnostics.table_name!r} can "
+                    f"{config.root_table!r}, so no row of {details.table_name!r} can "
                     "be filed under it: create it first, or bind another one"
                 )
     return None

@@ -1,10 +1,12 @@
 """The asynchronous session layer: each task's transactions run for its own tenant."""
 
 import asyncio
+import re
 import types
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,3 +365,17 @@ async def test_asynchronous_session_is_not_taken_for_another(
         for target in (session, connection):
             with pytest.raises(ConfigurationError, match=r"tenantry\.asyncio"):
                 function(target)
+
+
+async def test_example_of_the_readme_runs(world: World) -> None:
+    """What the README shows of the asynchronous layer returns the organization's rows."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(
+        r"```python\n([^`]*create_async_tenant_engine.*?)```", readme, re.DOTALL
+    )
+    url = url_of("asyncpg", world.walled.app_url).render_as_string(hide_password=False)
+    names: dict[str, Any] = {"Base": Base, "TestSet": TestSet, "select": select, "uuid": uuid}
+    exec(example.replace("postgresql+asyncpg://…", url), names)  # noqa: S102 - the README's own
+    for letter, tenant in LETTERS:
+        assert set(await names["test_sets"](tenant)) == names_of(letter)
+    await names["engine"].dispose()

@@ -68,6 +68,16 @@ def test_driver_is_written_out(scheme: str) -> None:
     assert url.password == "s3cret"
 
 
+def test_application_may_have_either_synchronous_driver() -> None:
+    """DATABASE_URL takes psycopg 3; what migrates stays with psycopg2."""
+    url = URL.replace("psycopg2", "psycopg")
+    settings = Settings.from_environment({"DATABASE_URL": url})
+    assert settings.database_url is not None
+    assert settings.database_url.drivername == "postgresql+psycopg"
+    with pytest.raises(ConfigurationError, match="MIGRATION_DATABASE_URL"):
+        Settings.from_environment({"MIGRATION_DATABASE_URL": url})
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from tenantry.diagnosis import sqlstate
 from tenantry.exceptions import (
     CrossTenantError,
     DatabaseUnreachableError,
@@ -139,9 +140,7 @@ def _of_tenancy(error: TenancyError) -> ProblemResponse:
 
 
 def _of_database(error: DBAPIError) -> ProblemResponse:
-    state: str = getattr(error.orig, "pgcode", None) or (
-        "08" if error.connection_invalidated else ""
-    )
+    state = sqlstate(error.orig) or ("08" if error.connection_invalidated else "")
     status, detail = _STATES.get(state) or _STATES.get(state[:2]) or (500, None)
     if status >= 500:
         logger.error("%s (%s)", type(error).__name__, state, exc_info=error)

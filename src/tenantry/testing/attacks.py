@@ -18,6 +18,7 @@ from sqlalchemy import Text, cast, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
+from tenantry.diagnosis import diagnostics, sqlstate
 from tenantry.exceptions import (
     ConfigurationError,
     CrossTenantError,
@@ -157,8 +158,8 @@ class Attack:
         except (DBAPIError, psycopg2.Error) as error:
             original: Any = error.orig if isinstance(error, DBAPIError) else error
             return Answer(
-                sqlstate=getattr(original, "pgcode", None) or "client",
-                constraint=original.diag.constraint_name if hasattr(original, "diag") else None,
+                sqlstate=sqlstate(original) or "client",
+                constraint=getattr(diagnostics(original), "constraint_name", None),
                 message=_first_line(original),
             )
 

@@ -33,6 +33,8 @@ Surface = Literal["orm", "core", "text", "psycopg2"]
 Bind = Callable[[Session | Connection, TenantId], object]
 
 _SETTLE: Final = "set constraints all immediate"
+# Not every driver tells the number of rows once its cursor is closed.
+_COUNTED: Final = {"preserve_rowcount": True}
 _PLACEHOLDER: Final = re.compile(r"%%|%\((\w+)\)s|:")
 
 
@@ -167,7 +169,7 @@ class SessionHand(Hand):
     def execute(self, statement: Any) -> Answer:
         """Execute an ORM statement."""
         result: Any = self._session.execute(
-            statement, execution_options={"synchronize_session": False}
+            statement, execution_options=_COUNTED | {"synchronize_session": False}
         )
         return _answer(result, _owner_of)
 
@@ -245,7 +247,8 @@ class ConnectionHand(Hand):
 
     def execute(self, statement: Any) -> Answer:
         """Execute a Core statement."""
-        return _answer(self._connection.execute(statement), lambda row: str(row[0]))
+        result = self._connection.execute(statement, execution_options=_COUNTED)
+        return _answer(result, lambda row: str(row[0]))
 
 
 class TextHand(ConnectionHand):
@@ -254,10 +257,10 @@ class TextHand(ConnectionHand):
     def execute(self, statement: Any) -> Answer:
         """Execute the statement as text."""
         string, parameters = written(statement)
-        return _answer(
-            self._connection.execute(text(_PLACEHOLDER.sub(_as_text, string)), parameters),
-            lambda row: str(row[0]),
+        result = self._connection.execute(
+            text(_PLACEHOLDER.sub(_as_text, string)), parameters, execution_options=_COUNTED
         )
+        return _answer(result, lambda row: str(row[0]))
 
     def truncate(self, target: Target) -> Answer:
         """TRUNCATE the table."""

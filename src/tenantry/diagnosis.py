@@ -1,6 +1,6 @@
 """What lies behind an error of the driver, where the library can tell and say what to do."""
 
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.engine import ExceptionContext
@@ -13,8 +13,6 @@ from tenantry.exceptions import (
     TenancyError,
     UnknownTenantError,
 )
-
-_REFUSALS: Final = frozenset({"08", "28", "3D", "53", "57"})
 
 
 def diagnose(
@@ -33,7 +31,9 @@ def diagnose(
     if context.is_pre_ping:
         # The pool replaces the connection, if it is left to see the driver's own error.
         return None
-    if context.connection is None and _is_refusal(error, context):
+    if context.connection is None and isinstance(
+        error, context.dialect.loaded_dbapi.OperationalError
+    ):
         return DatabaseUnreachableError(
             f"no connection to {_shown(context.engine)}: {_first_line(error)}. Check that the "
             "server runs there, and host, port, database, user and password of the URL"
@@ -57,15 +57,6 @@ def diagnostics(error: BaseException) -> Any:
     """Return what names the table and constraint of a server's error; None if nothing does."""
     # asyncpg's own error is what SQLAlchemy's was raised from, and has the same names.
     return getattr(error, "diag", error.__cause__)
-
-
-def _is_refusal(error: BaseException, context: ExceptionContext) -> bool:
-    """Tell whether no connection could be made, as the drivers say it."""
-    module = context.dialect.loaded_dbapi
-    if isinstance(error, module.OperationalError):
-        return True
-    # asyncpg has no such class: the server refused the login, the database, or one more client.
-    return context.dialect.driver == "asyncpg" and (sqlstate(error) or "")[:2] in _REFUSALS
 
 
 def _unknown_tenant(

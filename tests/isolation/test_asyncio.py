@@ -307,11 +307,14 @@ async def cancel(engine: AsyncEngine, suspension: int, later: bool) -> bool:
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 async def test_cancelled_task_leaves_nothing(world: World, driver: Driver, later: bool) -> None:
     """Wherever a task is cancelled, in its begin, statements, commit or return to the pool."""
-    async with engine_for(world, driver) as engine:
-        assert await sweep(engine, later) > 5
-        async with bound(engine, A) as session:
-            await session.execute(text("delete from test_sets where name like 'a %'"))
-            await session.commit()
+    # SQLAlchemy 2.0 loses a place in the pool where the task is cancelled while it connects.
+    async with engine_for(world, driver, max_overflow=-1) as engine:
+        try:
+            assert await sweep(engine, later) > 5
+        finally:
+            async with bound(engine, A) as session:
+                await session.execute(text("delete from test_sets where name like 'a %'"))
+                await session.commit()
 
 
 async def test_interrupted_statement_leaves_nothing(world: World, driver: Driver) -> None:
@@ -370,9 +373,8 @@ async def test_asynchronous_session_is_not_taken_for_another(
 async def test_example_of_the_readme_runs(world: World) -> None:
     """What the README shows of the asynchronous layer returns the organization's rows."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(
-        r"```python\n([^`]*create_async_tenant_engine.*?)```", readme, re.DOTALL
-    )
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (example,) = [block for block in blocks if "create_async_tenant_engine" in block]
     url = url_of("asyncpg", world.walled.app_url).render_as_string(hide_password=False)
     names: dict[str, Any] = {"Base": Base, "TestSet": TestSet, "select": select, "uuid": uuid}
     exec(example.replace("postgresql+asyncpg://…", url), names)  # noqa: S102 - the README's own

@@ -16,7 +16,7 @@ from tenantry.testing.attacks_seeds import seed_tenant
 from tenantry.testing.attacks_surfaces import Surface, bind_plainly
 from tenantry.testing.matrix import SITUATIONS, attacks, run_matrix
 
-# The whole matrix is test_matrix.py's; the root, and tables that refer and are referred to, will do.
+# The whole matrix is test_matrix.py's; here the root, and tables that refer and are referred to.
 TABLES = ("organizations", "test_sets", "test_set_tests")
 SURFACES: tuple[Surface, ...] = ("orm", "core", "text")
 

@@ -20,6 +20,7 @@ from tenantry.celery.launcher import dispatch
 from tenantry.celery.records import FINISHED, TaskRecordMixin, TaskState
 from tenantry.celery.remote import FIND, TERMINATE
 from tenantry.context import Tenant
+from tenantry.diagnosis import sqlstate
 from tenantry.exceptions import ConfigurationError, MissingMigrationsError
 from tenantry.maintenance import maintenance_session
 from tenantry.sessions import SessionLocal, tenant_scope
@@ -95,7 +96,7 @@ class Reach:
             with scope as session:
                 yield session
         except ProgrammingError as error:
-            if getattr(error.orig, "pgcode", None) not in {"42P01", "42703"}:
+            if sqlstate(error.orig) not in {"42P01", "42703"}:
                 raise
             raise MissingMigrationsError(
                 f"the task records cannot be read: {str(error.orig).partition(chr(10))[0]}. Run "

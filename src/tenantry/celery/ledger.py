@@ -24,6 +24,7 @@ from tenantry.celery.records import (
 )
 from tenantry.celery.statements import Statements, later
 from tenantry.context import Tenant
+from tenantry.diagnosis import sqlstate
 from tenantry.exceptions import DatabaseUnreachableError
 from tenantry.sessions import tenant_scope
 
@@ -350,6 +351,6 @@ def is_transient(error: BaseException) -> bool:
     """Tell whether a write failed for want of a connection, so that it may work later."""
     if isinstance(error, DBAPIError):
         # 57P: the server shuts down, crashed or starts up; 08: connection exceptions.
-        code = getattr(error.orig, "pgcode", None) or ""
+        code = sqlstate(error.orig) or ""
         return error.connection_invalidated or code[:2] in {"08", "57"}
     return isinstance(error, DatabaseUnreachableError)

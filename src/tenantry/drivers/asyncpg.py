@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -151,17 +152,17 @@ class _Probed(Probed):
     autocommit = False
 
 
-def _choose_class(_dialect: object, _record: object, _arguments: object, options: Any) -> None:
+def _choose_class(dialect: Any, _record: object, _arguments: object, options: Any) -> None:
     options.setdefault("connection_class", TenantConnection)
-    options.setdefault("async_creator_fn", _connect)
+    options.setdefault("async_creator_fn", partial(_connect, dialect.loaded_dbapi))
 
 
-async def _connect(**options: Any) -> Any:
-    """Connect, and have it be an error of the driver's where nobody answers."""
+async def _connect(dbapi: Any, **options: Any) -> Any:
+    """Connect, and have a refusal be the DB-API's error, as other drivers do."""
     try:
         return await asyncpg.connect(**options)
-    except OSError as error:
-        raise asyncpg.ClientCannotConnectError(str(error)) from error
+    except (OSError, asyncpg.PostgresError) as error:
+        raise dbapi.OperationalError(str(error)) from error
 
 
 def _numbered(cursor: Any, commands: tuple[str, ...], parameters: Mapping[str, str]) -> None:

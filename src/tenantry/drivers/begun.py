@@ -6,6 +6,7 @@ of one finds no tenant, and nothing has to be cleared when it is over.
 """
 
 from abc import abstractmethod
+from contextlib import closing
 from typing import Any, Final
 
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
@@ -146,8 +147,8 @@ class Probed:
         self._user = user
 
     def cursor(self) -> Any:
-        """Open a cursor."""
-        return self.connection.cursor()
+        """Open a cursor, to be closed by `with`, which adapted ones have from SQLAlchemy 2.1 on."""
+        return closing(self.connection.cursor())
 
     def rollback(self) -> None:
         """End the transaction."""

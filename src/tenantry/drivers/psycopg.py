@@ -131,8 +131,10 @@ class _Carrying(BaseConnection[Any]):
         """Tell later users' messages to nobody else, and keep none for them."""
         if self._handlers is not None:
             self._notice_handlers[:], self._notify_handlers[:] = self._handlers
-        if self._notifies_backlog is not None:
-            self._notifies_backlog.clear()
+        # The driver keeps none before 3.2.4.
+        backlog = getattr(self, "_notifies_backlog", None)
+        if backlog:
+            backlog.clear()
 
 
 class TenantConnection(_Carrying, Connection[Any]):

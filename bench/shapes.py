@@ -298,14 +298,12 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
         for parted in (each["ground"].startswith("partitions"),)
         if each["shape"] == PAGE.name and not (parted and each["way"] == "explicit")
     }
-    plans["plan, kept"] = max(
-        (
-            each
-            for each in figures["kept_plans"]
-            if each["default_statistics"] and each["shape"] == PAGE.name
-        ),
-        key=lambda each: _spread(each).median,
-    )["plan"]
+    plans["plan, kept"] = next(
+        each["plan"]
+        for each in figures["kept_plans"]
+        if each["default_statistics"] and (each["shape"], each["tenant"]) == (PAGE.name, LARGEST)
+        if any(pair.startswith(ABSENT) for pair in each["planned_for"])
+    )
     made |= {name: f"```text\n{text}\n```" for name, text in plans.items()}
     return made
 

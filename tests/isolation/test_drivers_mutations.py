@@ -1,12 +1,13 @@
 """Each part of what carries the tenant with psycopg 3 and asyncpg, taken away, fails a check."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 from tests.fixtures import session_checks
-from tests.fixtures.worlds import DRIVER_WALLS, Wall, World
+from tests.fixtures.worlds import DATABASE_WALLS, DRIVER_WALLS, Wall, World
 from tests.isolation import test_drivers as past_sqlalchemy
 from tests.isolation import test_drivers_pool as pool
 
@@ -14,6 +15,7 @@ from tenantry.context import function_query
 from tenantry.database import TENANCY_OPTION, Tenancy
 from tenantry.drivers import DISCARD, asyncpg, begun, psycopg
 from tenantry.drivers.begun import BegunDriver, WithBegin
+from tenantry.drivers.psycopg2 import Psycopg2
 
 Check = Callable[[Engine], None]
 
@@ -154,3 +156,13 @@ def test_without_the_watch_on_begun_queries_a_foreign_cursor_leaves_a_lock(
     holds(world, wall, pool.check_foreign_cursor)
     monkeypatch.delattr(psycopg._Carrying, "_start_query")
     fails(world, wall, pool.check_foreign_cursor)
+
+
+@pytest.mark.parametrize("wall", [DATABASE_WALLS[0], *pool.PSYCOPG], ids=str)
+def test_without_forgetting_last_notifications_are_the_next_users(
+    world: World, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrives with the answer to the clearing itself is forgotten after it, not before."""
+    for driver in (BegunDriver, Psycopg2):
+        monkeypatch.setattr(driver, "forget", lambda *_: None)
+    fails(world, wall, partial(pool.check_notifications, world))

@@ -11,6 +11,7 @@ from bench.wire import Wire
 from sqlalchemy import Engine, event, select, text
 from tests.fixtures.drivers import Raw
 from tests.fixtures.worlds import (
+    DATABASE_WALLS,
     DRIVER_WALLS,
     A,
     B,
@@ -294,19 +295,25 @@ def test_setting_of_the_session_is_cleared(engine: Engine) -> None:
     check_setting(engine)
 
 
-@pytest.mark.parametrize("wall", PSYCOPG, ids=str)
-def test_notifications_are_not_kept_for_the_next(world: World, engine: Engine) -> None:
-    """What was sent to a subscription of A's before it was cleared is not delivered to B."""
+def check_notifications(world: World, engine: Engine) -> None:
+    """Have A sent something that arrives when the connection is cleared, and look for it as B."""
     used(engine)
-    with bound(engine, A) as session:
-        session.execute(text("listen kept"))
-        session.commit()
+    with engine.connect() as connection:
+        set_tenant(connection, A)
+        connection.execute(text("listen kept"))
+        connection.commit()
         with cursor_of(world.walled.app_url) as cursor:
             cursor.execute("notify kept, 'of A'")
-        session.connection()
     with bound(engine, B) as session:
         driver = Raw(session.connection().connection).driver
-        assert list(driver.notifies(timeout=0.05)) == []
+        kept = driver.notifies
+        assert [str(each) for each in (kept(timeout=0.05) if callable(kept) else kept)] == []
+
+
+@pytest.mark.parametrize("wall", [DATABASE_WALLS[0], *PSYCOPG], ids=str)
+def test_notifications_are_not_kept_for_the_next(world: World, engine: Engine) -> None:
+    """What was sent to a subscription of A's before it was cleared is not delivered to B."""
+    check_notifications(world, engine)
 
 
 @pytest.mark.parametrize("wall", PSYCOPGS, ids=str)

@@ -1,5 +1,6 @@
 """asyncpg: its connections send the context together with BEGIN."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -33,10 +34,25 @@ class TenantConnection(asyncpg.Connection):
             return await super().execute(query, *args, timeout=timeout)
         if not self.is_in_transaction() and _BEGIN.fullmatch(query):
             way: WithBegin = state.way  # type: ignore[assignment]
-            query = f"{query.rstrip().removesuffix(';')}; {way.opening(state)}"
-        else:
-            self.watch(query)
+            return await self._begin(
+                f"{query.rstrip().removesuffix(';')}; {way.opening(state)}", timeout
+            )
+        self.watch(query)
         return await super().execute(query, timeout=timeout)
+
+    async def _begin(self, message: str, timeout: float | None) -> str:
+        try:
+            return await super().execute(message, timeout=timeout)
+        except asyncpg.PostgresError:
+            # Whoever sent it takes it for not begun, and would neither end it nor begin again.
+            self._top_xact = None
+            if not self.is_closed() and self.is_in_transaction():
+                await super().execute("rollback")
+            raise
+        except (TimeoutError, asyncio.CancelledError):
+            # The server may begin yet, where nobody knows of it.
+            self.terminate()
+            raise
 
     # What is executed, and what it could leave behind
 
@@ -78,9 +94,12 @@ class TenantConnection(asyncpg.Connection):
         """Roll back what is open, however it was begun.
 
         Raises:
-            asyncpg.InterfaceError: the connection is closed.
+            asyncpg.InterfaceError: the connection is closed, or what was cancelled on it is not
+                over, so that nobody can tell what is open.
         """
         self._check_open()
+        if self._protocol._is_cancelling():
+            raise asyncpg.InterfaceError("the connection was given back in a cancelled command")
         # Of a block that nobody ended the next one would be a part.
         self._top_xact = None
         if self.is_in_transaction():
@@ -149,7 +168,18 @@ class Asyncpg(BegunDriver):
 class _Probed(Probed):
     """A connection as the probe takes it."""
 
-    autocommit = False
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction."""
+        return bool(self.connection.autocommit)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        # Its own `autocommit` goes back to what the engine asked for, which may be AUTOCOMMIT.
+        if value:
+            self.connection.isolation_level = "autocommit"
+        elif self.autocommit:
+            self.connection.isolation_level = None
 
 
 def _choose_class(dialect: Any, _record: object, _arguments: object, options: Any) -> None:

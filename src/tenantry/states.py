@@ -49,6 +49,7 @@ class ConnectionState:
         pending: the query that tells it, to go in front of the next message.
         holds: the tenant that the session may have, whatever is committed or rolled back.
         traces: something may be left in the session for its next user.
+        autocommit: what the driver has when the connection comes from the pool; None before.
         references: to the Sessions that have used the connection; some may be gone.
         outer_tenant: that of the statement in whose midst this one is executed.
     """
@@ -63,6 +64,7 @@ class ConnectionState:
     pending: str | None = None
     holds: Tenant | Unknown | None = None
     traces: bool = True
+    autocommit: bool | None = None
     references: list[weakref.ref[Binding]] = field(default_factory=list)
     outer_tenant: Tenant | None = None
 

@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 from sqlalchemy import Connection, Engine, MetaData, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.sql.expression import (
     ReleaseSavepointClause,
@@ -85,8 +86,8 @@ class Tenancy:
         self.driver.install(engine)
         event.listen(engine, "connect", self.on_connect)
         event.listen(engine, "reset", self.on_reset)
+        event.listen(engine, "checkout", self.on_checkout)
         if self.driver.always_local:
-            event.listen(engine, "checkout", self.on_checkout)
             for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
                 event.listen(engine, end, self.on_end)
         event.listen(engine, "begin", self.on_begin)
@@ -190,8 +191,22 @@ class Tenancy:
         self.driver.attach(dbapi_connection, state)
         return state
 
-    def on_checkout(self, dbapi_connection: Any, *_: object) -> None:
-        """Remember what the connection is like before its next user has it."""
+    def on_checkout(
+        self, dbapi_connection: Any, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        """Remember what the connection is like before its next user has it.
+
+        Raises:
+            sqlalchemy.exc.DisconnectionError: for the pool, which replaces the connection: its last
+                user changed the driver's autocommit past SQLAlchemy, and left it so.
+        """
+        state: ConnectionState | None = record.info.get(TENANCY_OPTION)
+        if state is not None:
+            autocommit = bool(dbapi_connection.autocommit)
+            if state.autocommit is None:
+                state.autocommit = autocommit
+            elif state.autocommit != autocommit:
+                raise DisconnectionError("autocommit is not as the pool has it")
         self.driver.lend(dbapi_connection)
 
     def on_reset(

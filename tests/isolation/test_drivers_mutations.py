@@ -11,6 +11,7 @@ from tests.fixtures.worlds import DATABASE_WALLS, DRIVER_WALLS, Wall, World
 from tests.isolation import test_drivers as past_sqlalchemy
 from tests.isolation import test_drivers_pool as pool
 
+from tenantry import ConfigurationError
 from tenantry.context import function_query
 from tenantry.database import TENANCY_OPTION, Tenancy
 from tenantry.drivers import DISCARD, asyncpg, begun, psycopg
@@ -166,3 +167,13 @@ def test_without_forgetting_last_notifications_are_the_next_users(
     for driver in (BegunDriver, Psycopg2):
         monkeypatch.setattr(driver, "forget", lambda *_: None)
     fails(world, wall, partial(pool.check_notifications, world))
+
+
+def test_without_a_look_at_it_autocommit_is_handed_on(world: World, wall: Wall) -> None:
+    """A connection that was left in autocommit refuses each later tenant."""
+    holds(world, wall, pool.check_autocommit)
+    with world.engine(wall) as engine:
+        tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
+        event.remove(engine, "checkout", tenancy.on_checkout)
+        with pytest.raises(ConfigurationError, match="AUTOCOMMIT"):
+            pool.check_autocommit(engine)

@@ -120,6 +120,22 @@ def test_nothing_that_was_left_by_text_is_found(engine: Engine, leave: str, coun
     check_left_by_text(engine, leave, count)
 
 
+def check_autocommit(engine: Engine) -> None:
+    """Leave the driver in autocommit, in mid-use and on a raw connection, and work as the next."""
+    used(engine)
+    for tenant, letter in ((A, "a"), (B, "b")):
+        with contextlib.closing(engine.raw_connection()) as pooled:
+            Raw(pooled).adapted.autocommit = True
+        with bound(engine, tenant) as session:
+            assert set(session.scalars(select(TestSet.name))) == names_of(letter)
+
+
+@pytest.mark.parametrize("wall", [*DATABASE_WALLS[:2], *DRIVER_WALLS], ids=str)
+def test_autocommit_that_was_left_on_is_not_the_next_users(engine: Engine) -> None:
+    """A connection that was left in the driver's autocommit is replaced, not handed on."""
+    check_autocommit(engine)
+
+
 def check_cached_statement(engine: Engine) -> None:
     """Execute a statement past SQLAlchemy that was prepared in an earlier checkout."""
     used(engine)

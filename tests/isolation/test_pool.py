@@ -113,6 +113,10 @@ LEFTOVERS = {
         ["select pg_advisory_lock(42)"],
         "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
     ),
+    "row security switched off": (
+        ["set row_security = off"],
+        "select (current_setting('row_security') = 'off')::int",
+    ),
     "subscription": (["listen kept"], "select count(*) from pg_listening_channels()"),
 }
 UNCLEARED = {

@@ -16,7 +16,11 @@ _MODULES: Final = {"psycopg2": "psycopg2", "psycopg": "psycopg", "asyncpg": "asy
 # What one tenant could leave behind on a pooled connection for the next one: open cursors,
 # temporary tables, subscriptions, advisory locks. Not DISCARD ALL, which would undo what the
 # application sets when it connects; and prepared statements are left to each driver.
-DISCARD: Final = "close all; discard temp; unlisten *; select pg_catalog.pg_advisory_unlock_all()"
+# Row security that is switched off shows nobody's rows: the next user's queries fail.
+DISCARD: Final = (
+    "close all; discard temp; unlisten *; reset row_security; "
+    "select pg_catalog.pg_advisory_unlock_all()"
+)
 
 
 class Driver(ABC):

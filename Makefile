@@ -41,7 +41,7 @@ demo-tasks: setup ## run two organizations' tests at once by a real worker, and 
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
 	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
 
-bench: setup ## measure everything that isolation costs, beside others; 15 minutes; ARGS=--docs, ARGS=--help
+bench: setup ## measure everything that isolation costs, beside others; ten minutes; ARGS=--docs, ARGS=--help
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-quick: setup ## the same in two minutes, with figures of that worth

@@ -144,7 +144,12 @@ class Asyncpg(BegunDriver):
     ) -> Isolation:
         """Probe the connection."""
         own = self.owned(connection)
-        probed = _Probed(connection, pid=own.get_server_pid(), user=own._params.user)
+        probed = Probed(
+            connection,
+            pid=own.get_server_pid(),
+            user=own._params.user,
+            set_autocommit=partial(_set_autocommit, connection),
+        )
         return probe(probed, config, metadata, execute=_numbered)
 
     def in_transaction(self, connection: Any) -> bool:
@@ -165,21 +170,12 @@ class Asyncpg(BegunDriver):
             connection._handle_exception(error)
 
 
-class _Probed(Probed):
-    """A connection as the probe takes it."""
-
-    @property
-    def autocommit(self) -> bool:
-        """Whether each statement is a transaction."""
-        return bool(self.connection.autocommit)
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        # Its own `autocommit` goes back to what the engine asked for, which may be AUTOCOMMIT.
-        if value:
-            self.connection.isolation_level = "autocommit"
-        elif self.autocommit:
-            self.connection.isolation_level = None
+def _set_autocommit(connection: Any, value: bool) -> None:
+    # Its own `autocommit` goes back to what the engine asked for, which may be AUTOCOMMIT.
+    if value:
+        connection.isolation_level = "autocommit"
+    elif connection.autocommit:
+        connection.isolation_level = None
 
 
 def _choose_class(dialect: Any, _record: object, _arguments: object, options: Any) -> None:

@@ -6,6 +6,7 @@ of one finds no tenant, and nothing has to be cleared when it is over.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final
 
@@ -140,11 +141,23 @@ class BegunDriver(Driver):
 class Probed:
     """A connection under the names that psycopg2 has for the probe's needs."""
 
-    def __init__(self, connection: Any, *, pid: int, user: str) -> None:
-        """Take SQLAlchemy's connection, and what the start-up handshake told."""
+    def __init__(
+        self, connection: Any, *, pid: int, user: str, set_autocommit: Callable[[bool], None]
+    ) -> None:
+        """Take SQLAlchemy's connection, what the start-up handshake told, and what switches it."""
         self.connection = connection
         self._pid = pid
         self._user = user
+        self._set_autocommit = set_autocommit
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether each statement is a transaction."""
+        return bool(self.connection.autocommit)
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        self._set_autocommit(value)
 
     def cursor(self) -> Any:
         """Open a cursor, to be closed by `with`, which adapted ones have from SQLAlchemy 2.1 on."""

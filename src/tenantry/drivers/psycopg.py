@@ -148,9 +148,9 @@ class AsyncTenantConnection(_Carrying, AsyncConnection[Any]):
 class Psycopg(BegunDriver):
     """psycopg 3, synchronous: SQLAlchemy's connection is the driver's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: type = TenantConnection) -> None:
         """Name the class of connections."""
-        super().__init__("postgresql+psycopg", TenantConnection)
+        super().__init__("postgresql+psycopg", own)
 
     def install(self, engine: Engine) -> None:
         """Have the engine connect with this class, after what listens to `do_connect`."""
@@ -165,7 +165,12 @@ class Psycopg(BegunDriver):
     ) -> Isolation:
         """Probe the connection."""
         info = self.owned(connection).info
-        probed = _Probed(connection, pid=info.backend_pid, user=info.user)
+        probed = Probed(
+            connection,
+            pid=info.backend_pid,
+            user=info.user,
+            set_autocommit=connection.set_autocommit,
+        )
         return probe(probed, config, metadata, execute=_one_by_one)
 
     def in_transaction(self, connection: Any) -> bool:
@@ -191,7 +196,7 @@ class AsyncPsycopg(Psycopg):
 
     def __init__(self) -> None:
         """Name the class of connections."""
-        BegunDriver.__init__(self, "postgresql+psycopg", AsyncTenantConnection)
+        super().__init__(AsyncTenantConnection)
 
     def install(self, engine: Engine) -> None:
         """Have the engine connect with this class."""
@@ -210,19 +215,6 @@ class AsyncPsycopg(Psycopg):
 
         self.owned(connection)
         connection.run_async(run)
-
-
-class _Probed(Probed):
-    """A connection of either kind, as the probe takes it."""
-
-    @property
-    def autocommit(self) -> bool:
-        """Whether each statement is a transaction."""
-        return bool(self.connection.autocommit)
-
-    @autocommit.setter
-    def autocommit(self, value: bool) -> None:
-        self.connection.set_autocommit(value)
 
 
 def _choose_class(_dialect: object, _record: object, _arguments: object, options: Any) -> None:

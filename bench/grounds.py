@@ -80,6 +80,11 @@ _FUNCTIONS: Final = (
     f"language plpgsql as $$ begin return {current_tenant()}; end $$",
 )
 
+_UNSEEN: Final = """
+select sum(relpages - relallvisible)::int from pg_class where relkind = 'r' and oid in
+(select %(name)s::regclass union select relid from pg_partition_tree(%(name)s))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -201,28 +206,21 @@ def vacuum(cursor: Cursor, ground: Ground) -> None:
     """Remove what writes have left behind, and count what is there.
 
     Raises:
-        RuntimeError: a transaction in this database has been open for a minute.
+        RuntimeError: a transaction has kept pages from being marked as seen by all for a minute.
     """
-    # What has an older snapshot, as the server's own ANALYZE of a catalog, keeps pages from being
-    # marked as seen by all, without which the planner takes no index alone.
-    deadline = time.monotonic() + _ENDED_WITHIN
-    while _others(cursor):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"a transaction keeps {ground.name} from being vacuumed: end it")
-        time.sleep(0.1)
-    for schema in (ground.plain, ground.name):
-        for table in TABLES:
-            cursor.execute(f"vacuum (analyze, freeze) {schema}.{table}")
-
-
-def _others(cursor: Cursor) -> int:
-    """Return how many other sessions of this database have a snapshot."""
-    cursor.execute(
-        "select count(*) from pg_stat_activity where datname = current_database() "
-        "and backend_xmin is not null and pid <> pg_backend_pid()"
-    )
-    row: tuple[int] | None = cursor.fetchone()
-    return row[0] if row else 0
+    # What has an older snapshot keeps a page from that mark, without which the planner takes no
+    # index alone. The server itself takes some: ANALYZE of a catalog, and each session as it
+    # begins, before pg_stat_activity says which database it is for. So the mark itself is awaited.
+    for name in (f"{schema}.{table}" for schema in (ground.plain, ground.name) for table in TABLES):
+        deadline = time.monotonic() + _ENDED_WITHIN
+        while True:
+            cursor.execute(f"vacuum (analyze, freeze) {name}")
+            cursor.execute(_UNSEEN, {"name": name})
+            if cursor.fetchone() == (0,):
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a transaction keeps {name} from being vacuumed: end it")
+            time.sleep(0.1)
 
 
 def sample(cursor: Cursor, ground: Ground, tenant: int | str, most: int = 1000) -> Tenant:

@@ -80,8 +80,9 @@ _FUNCTIONS: Final = (
     f"language plpgsql as $$ begin return {current_tenant()}; end $$",
 )
 
-_UNSEEN: Final = """
-select sum(relpages - relallvisible)::int from pg_class where relkind = 'r' and oid in
+# All but a few: pages that were added for rows and never had any are not marked.
+_SEEN: Final = """
+select sum(relallvisible) >= 0.95 * sum(relpages) from pg_class where relkind = 'r' and oid in
 (select %(name)s::regclass union select relid from pg_partition_tree(%(name)s))
 """
 
@@ -215,8 +216,8 @@ def vacuum(cursor: Cursor, ground: Ground) -> None:
         deadline = time.monotonic() + _ENDED_WITHIN
         while True:
             cursor.execute(f"vacuum (analyze, freeze) {name}")
-            cursor.execute(_UNSEEN, {"name": name})
-            if cursor.fetchone() == (0,):
+            cursor.execute(_SEEN, {"name": name})
+            if cursor.fetchone() == (True,):
                 break
             if time.monotonic() > deadline:
                 raise RuntimeError(f"a transaction keeps {name} from being vacuumed: end it")

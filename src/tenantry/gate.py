@@ -1,11 +1,13 @@
 """The gate: where explicit filters are the only wall, nothing passes that they do not confine."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BindParameter, Executable, Table
 from sqlalchemy.schema import DDL
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import Compiled, DDLCompiler
 
+from tenantry.config import TenancyConfig
 from tenantry.context import Tenant
 from tenantry.exceptions import (
     CrossTenantError,
@@ -14,6 +16,7 @@ from tenantry.exceptions import (
     UnfilterableStatementError,
 )
 from tenantry.filters import BIND_NAME, FilteringCompiler
+from tenantry.models import tenant_column
 
 _FREE_TEXT_DDL: Final = frozenset({"CreateTableAs", "CreateView"})
 # What the pool and the dialect ask a connection themselves.
@@ -65,6 +68,23 @@ def check_seen(compiled: FilteringCompiler) -> None:
                 "when this process connected, so nothing says that it is walled off: give "
                 "create_tenant_engine() the models' metadata, and call engine.dispose() after "
                 "creating tables"
+            )
+
+
+def check_tenant_given(statement: Executable | None, config: TenancyConfig) -> None:
+    """Pass a statement without a tenant that is not the ORM's, or asks no tenant table.
+
+    Raises:
+        MissingTenantError: it is and does: no rows would be no answer.
+    """
+    if statement is None or statement._propagate_attrs.get("compile_state_plugin") != "orm":
+        return
+    for element in visitors.iterate(cast("visitors.ExternallyTraversible", statement)):
+        table = getattr(element, "table", element)
+        if isinstance(table, Table) and tenant_column(table, config) is not None:
+            raise MissingTenantError(
+                f"table {table.name!r} was queried without a tenant: call set_tenant(session, "
+                "organization_id) first, or use tenant_scope()"
             )
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Executable, MetaData, Table, event
+from sqlalchemy import Connection, Engine, MetaData, event
 from sqlalchemy.orm import (
-    ORMExecuteState,
     Session,
     SessionTransaction,
     UOWTransaction,
@@ -14,7 +13,6 @@ from sqlalchemy.orm import (
     scoped_session,
     sessionmaker,
 )
-from sqlalchemy.sql import visitors
 
 from tenantry.binding import Binding
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
@@ -33,7 +31,6 @@ from tenantry.exceptions import (
     MissingTenantError,
     TenantSwitchError,
 )
-from tenantry.models import tenant_column
 from tenantry.ownership import check_owner, tenant_attribute
 
 _INFO_KEY: Final = "tenantry"
@@ -63,12 +60,15 @@ def set_tenant(target: Target, organization_id: object, user_id: object = None) 
     if isinstance(target, Connection):
         return _bind_connection(target, organization_id, user_id)
     session = _session_of(target)
+    config, heard_at_begin = DEFAULT_CONFIG, session.twophase
     for bind in _binds_of(session):
-        _protection_of(bind)
-    tenancy = _tenancy_of(session)
-    config = DEFAULT_CONFIG if tenancy is None else tenancy.config
+        # All of them share their names for tenants.
+        config = _protection_of(bind).config
+        heard_at_begin = heard_at_begin or bool(bind.dispatch.begin)
     tenant = Tenant.parse(organization_id, user_id, config=config)
     binding = _binding_of(session)
+    if heard_at_begin:
+        _bind_early(session, binding)
     if binding.tenant != tenant:
         _refuse_switch(session, binding, tenant, config)
         before, binding.tenant = binding.tenant, tenant
@@ -95,7 +95,7 @@ def clear_tenant(target: Target) -> None:
         _refuse_stale_objects(target, get_tenant(target))
         if not target.in_transaction():
             _protection_of(target).write_between_transactions(target, None)
-        target.execution_options(**{TENANT_OPTION: None})
+        _write_own(target, None)
         return
     session = _session_of(target)
     binding = _binding_of(session)
@@ -178,16 +178,23 @@ def _bind_connection(connection: Connection, organization_id: object, user_id: o
             f"binding {tenant}"
         )
     _refuse_stale_objects(connection, current)
-    connection.execution_options(**{TENANT_OPTION: tenant})
+    _write_own(connection, tenant)
     try:
         if connection.in_transaction():
             _tell(connection)
         else:
             tenancy.write_between_transactions(connection, tenant)
     except BaseException:
-        connection.execution_options(**{TENANT_OPTION: current})
+        _write_own(connection, current)
         raise
     return tenant
+
+
+def _write_own(connection: Connection, tenant: Tenant | None) -> None:
+    connection.execution_options(**{TENANT_OPTION: tenant})
+    if not connection.invalidated:
+        # For its next begin, which is told of the physical connection alone.
+        connection_state(connection).own = tenant
 
 
 def _refuse_stale_objects(connection: Connection, current: Tenant | None) -> None:
@@ -284,11 +291,18 @@ def _binding_of(session: Session) -> Binding:
     binding = _existing_binding(session)
     if binding is None:
         binding = session.info[_INFO_KEY] = Binding(session)
-        if hasattr(session, "execution_options"):
-            # SQLAlchemy 2.1 passes these to the Connection before it begins, so that the tenant is
-            # written once; with 2.0 the Session's own event writes it right after.
-            session.execution_options = session.execution_options.union({SESSION_OPTION: binding})
     return binding
+
+
+def _bind_early(session: Session, binding: Binding) -> None:
+    """Let a Connection know the tenant before it begins, when something may be sent already.
+
+    From SQLAlchemy 2.1 on, which passes it a Session's options; with 2.0 the Session's own event
+    tells it right after.
+    """
+    options = getattr(session, "execution_options", None)
+    if options is not None and options.get(SESSION_OPTION) is not binding:
+        session.execution_options = options.union({SESSION_OPTION: binding})
 
 
 @event.listens_for(Session, "after_begin")
@@ -305,8 +319,7 @@ def _on_after_begin(
     if connection not in binding.connections:
         binding.connections.append(connection)
         state.add_user(binding)
-    if state.written != bound_tenant(connection):
-        _tell(connection)
+    _protection_of(connection).update(connection, state)
 
 
 @event.listens_for(Session, "after_transaction_end")
@@ -315,22 +328,6 @@ def _on_after_transaction_end(session: Session, transaction: SessionTransaction)
         binding = _existing_binding(session)
         if binding is not None:
             binding.connections.clear()
-
-
-@event.listens_for(Session, "do_orm_execute")
-def _on_orm_execute(state: ORMExecuteState) -> None:
-    """Refuse an ORM statement on a tenant table without a tenant: no rows would be no answer."""
-    if not state.is_orm_statement or get_tenant(state.session) is not None:
-        return
-    tenancy = _tenancy_of(state.session)
-    if tenancy is None or _bound_through_connection(state.session):
-        return
-    for table in _tables_of(state.statement):
-        if tenant_column(table, tenancy.config) is not None:
-            raise MissingTenantError(
-                f"table {table.name!r} was queried without a tenant: call set_tenant(session, "
-                "organization_id) first, or use tenant_scope()"
-            )
 
 
 @event.listens_for(Session, "before_flush")
@@ -369,11 +366,3 @@ def _on_before_attach(session: Session, instance: object) -> None:
 def _bound_through_connection(session: Session) -> bool:
     """Whether the Session works on a Connection that has a tenant of its own."""
     return isinstance(session.bind, Connection) and get_tenant(session.bind) is not None
-
-
-def _tables_of(statement: Executable) -> Iterator[Table]:
-    """Yield the tables that a statement names, in its columns, joins and sub-queries."""
-    for element in visitors.iterate(cast("visitors.ExternallyTraversible", statement)):
-        table = getattr(element, "table", element)
-        if isinstance(table, Table):
-            yield table

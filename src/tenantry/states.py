@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from sqlalchemy import Connection
+
 from tenantry.binding import Binding
 from tenantry.context import ContextWriter, Tenant
 from tenantry.probe import Isolation
@@ -26,8 +28,12 @@ class Way(Protocol):
 
     waits: bool
 
-    def announce(self, connection: Any, state: "ConnectionState", tenant: Tenant | None) -> None:
-        """See to it that no later message of this transaction finds another tenant in place."""
+    def announce(self, connection: Any, state: "ConnectionState", tenant: Tenant | None) -> bool:
+        """See to it that no later message of this transaction finds another tenant in place.
+
+        Returns:
+            Whether the server is told before anything else of this transaction.
+        """
 
     def carry(self, _connection: Any, send: Callable[[str], None]) -> None:
         """Have the first message sent, given what this way puts in front of the context."""
@@ -48,6 +54,7 @@ class ConnectionState:
         written_at_begin: what it goes back to with ROLLBACK TO a savepoint.
         pending: the query that tells it, to go in front of the next message.
         holds: the tenant that the session may have, whatever is committed or rolled back.
+        own: the tenant that is bound to the Connection, not to a Session on it.
         traces: something may be left in the session for its next user.
         autocommit: what the driver has when the connection comes from the pool; None before.
         references: to the Sessions that have used the connection; some may be gone.
@@ -63,6 +70,7 @@ class ConnectionState:
     written_at_begin: Tenant | Unknown | None = UNKNOWN
     pending: str | None = None
     holds: Tenant | Unknown | None = None
+    own: Tenant | None = None
     traces: bool = True
     autocommit: bool | None = None
     references: list[weakref.ref[Binding]] = field(default_factory=list)
@@ -74,13 +82,14 @@ class ConnectionState:
         users = [reference() for reference in self.references]
         return [user for user in users if user is not None]
 
-    def is_alone(self, binding: Binding) -> bool:
-        """Whether no other Session that exists has used the connection."""
+    def users_on(self, connection: Connection) -> list[Binding]:
+        """Return the Sessions that are in a transaction on this Connection."""
+        users = []
         for reference in self.references:
             user = reference()
-            if user is not binding and user is not None:
-                return False
-        return True
+            if user is not None and user.uses(connection):
+                users.append(user)
+        return users
 
     def add_user(self, binding: Binding) -> None:
         """Note that a Session is using the connection."""

@@ -20,6 +20,7 @@ from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
 from tenantry.context import Tenant, command_writer, function_writer
 from tenantry.diagnosis import diagnose
+from tenantry.dialects import extend_dialect
 from tenantry.drivers import Driver
 from tenantry.exceptions import (
     ConfigurationError,
@@ -27,7 +28,7 @@ from tenantry.exceptions import (
     MissingMigrationsError,
 )
 from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
-from tenantry.gate import check_seen, check_statement
+from tenantry.gate import check_seen, check_statement, check_tenant_given
 from tenantry.probe import Isolation
 from tenantry.states import UNKNOWN, ConnectionState
 from tenantry.ways import replace_session_tenant
@@ -87,14 +88,14 @@ class Tenancy:
         event.listen(engine, "connect", self.on_connect)
         event.listen(engine, "reset", self.on_reset)
         event.listen(engine, "checkout", self.on_checkout)
-        if self.driver.always_local:
-            for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
-                event.listen(engine, end, self.on_end)
-        event.listen(engine, "begin", self.on_begin)
-        event.listen(engine, "begin_twophase", self.on_begin_twophase)
-        event.listen(engine, "rollback_savepoint", self.on_rollback_savepoint)
-        event.listen(engine, "before_cursor_execute", self.on_before_cursor_execute)
+        # Events of the dialect, which cost what their own listeners do; see there for the others.
         event.listen(engine, "handle_error", self.on_error)
+        event.listen(engine, "do_execute", self.on_execute)
+        event.listen(engine, "do_executemany", self.on_execute)
+        event.listen(engine, "do_execute_no_params", self.on_execute_no_params)
+        extend_dialect(engine, self, ends=self.driver.always_local)
+        if self.context == "separate":
+            self._announce_at_once()
         if self.mode in {"filters", "both"}:
             self._filter()
 
@@ -105,6 +106,12 @@ class Tenancy:
             event.listen(engine, "before_execute", self.on_before_execute)
             event.listen(engine, "after_cursor_execute", self.on_after_cursor_execute)
         self.filtering.active = True
+
+    def _announce_at_once(self) -> None:
+        """Tell of each begin as it is the Connection's: a Session's announcement would be two."""
+        engine = self._engine() if self._engine else None
+        if engine is not None and not event.contains(engine, "begin", self.on_begin_at_once):
+            event.listen(engine, "begin", self.on_begin_at_once)
 
     # Connections
 
@@ -183,6 +190,8 @@ class Tenancy:
             local=local,
             guarded=guarded,
         )
+        if not state.way.waits:
+            self._announce_at_once()
         if not local:
             replace_session_tenant(dbapi_connection, state, None)
         elif isolation.stored_default:
@@ -221,6 +230,7 @@ class Tenancy:
         state: ConnectionState | None = record.info.get(TENANCY_OPTION)
         if state is None:
             return
+        state.own = None
         state.end_transaction()
         self.driver.end(dbapi_connection)
         if not state.isolation.pooled and (state.traces or state.holds is not None):
@@ -241,34 +251,45 @@ class Tenancy:
 
     # Transactions
 
-    def on_begin(self, connection: Connection) -> None:
-        """Announce the tenant, or its absence, before anything else in every transaction."""
-        state = connection_state(connection)
-        state.end_transaction()
-        self._announce(connection, state, _bound_tenant(connection, state))
-        state.written_at_begin = state.written
+    def on_begin(self, proxied_connection: Any) -> None:
+        """Announce the tenant of a Connection, or nobody, before anything else in a transaction.
 
-    def on_begin_twophase(self, connection: Connection, _xid: object) -> None:
+        A Session announces its own, in place of nobody, before it executes anything.
+        """
+        state: ConnectionState | None = proxied_connection.info.get(TENANCY_OPTION)
+        if state is not None and state.way.waits:
+            state.end_transaction()
+            self._announce(proxied_connection.dbapi_connection, state, state.own)
+            state.written_at_begin = state.written
+
+    def on_begin_at_once(self, connection: Connection) -> None:
+        """Announce the tenant, or its absence, where each announcement is a message."""
+        state = connection_state(connection)
+        if not state.way.waits:
+            state.end_transaction()
+            self._announce_on(connection, state, _bound_tenant(connection, state))
+            state.written_at_begin = state.written
+
+    def on_begin_twophase(self, connection: Connection) -> None:
         """Leave it to the first statement: nothing may be sent ahead of a two-phase begin."""
         state = connection_state(connection)
+        tenant = _bound_tenant(connection, state)
         if state.way.waits:
-            self.on_begin(connection)
+            state.end_transaction()
+            self._announce_on(connection, state, tenant)
+            state.written_at_begin = state.written
         else:
-            self.write_between_transactions(connection, _bound_tenant(connection, state))
+            self.write_between_transactions(connection, tenant)
             state.written_at_begin = UNKNOWN
 
-    def on_end(self, connection: Connection, *_: object) -> None:
+    def on_end(self, dbapi_connection: Any) -> None:
         """Forget the transaction, so that what the driver begins by itself is nobody's."""
-        if connection.closed or connection.invalidated:
-            return
-        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        state = None if dbapi_connection is None else self.driver.state(dbapi_connection)
         if state is not None:
             state.end_transaction()
 
-    def on_rollback_savepoint(self, connection: Connection, *_: object) -> None:
+    def on_rollback_to_savepoint(self, connection: Connection) -> None:
         """Forget what was written since the transaction began: the server forgets it too."""
-        if connection.invalidated:
-            return
         state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
         if state is not None and state.written != state.written_at_begin:
             state.written = UNKNOWN
@@ -281,23 +302,39 @@ class Tenancy:
             sqlalchemy.exc.DBAPIError: the server did not take it; the connection is replaced if it
                 was lost.
         """
-        self._announce(connection, connection_state(connection), tenant)
+        self._announce_on(connection, connection_state(connection), tenant)
 
-    def _announce(
+    def update(self, connection: Connection, state: ConnectionState) -> None:
+        """Tell the server who the tenant is, unless it knows."""
+        self._update(connection, state, _bound_tenant(connection, state))
+
+    def _update(
         self, connection: Connection, state: ConnectionState, tenant: Tenant | None
     ) -> None:
-        driver_connection: Any = connection.connection.dbapi_connection
-        if state.local and driver_connection.autocommit:
+        written = state.written
+        if (written is not tenant and written != tenant) or not connection.in_transaction():
+            self._announce_on(connection, state, tenant)
+
+    def _announce_on(
+        self, connection: Connection, state: ConnectionState, tenant: Tenant | None
+    ) -> None:
+        try:
+            self._announce(connection.connection.dbapi_connection, state, tenant)
+        except connection.dialect.loaded_dbapi.Error as error:
+            # SQLAlchemy's own way: it recognises a lost connection, and raises.
+            connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
+
+    def _announce(
+        self, dbapi_connection: Any, state: ConnectionState, tenant: Tenant | None
+    ) -> None:
+        if state.local and dbapi_connection.autocommit:
             raise ConfigurationError(
                 "AUTOCOMMIT cannot carry a tenant here: the setting ends with its transaction "
                 "(scope 'transaction'), so each statement would run without one"
             )
         state.written = UNKNOWN
-        try:
-            state.way.announce(driver_connection, state, tenant)
-        except connection.dialect.loaded_dbapi.Error as error:
-            # SQLAlchemy's own way: it recognises a lost connection, and raises.
-            connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
+        if state.way.announce(dbapi_connection, state, tenant):
+            state.written_at_begin = tenant
         state.written = tenant
 
     def write_between_transactions(self, connection: Connection, tenant: Tenant | None) -> None:
@@ -316,30 +353,37 @@ class Tenancy:
             state.outer_tenant = statement_tenant.get()
             statement_tenant.set(bound_tenant(connection))
 
-    def on_before_cursor_execute(
-        self,
-        connection: Connection,
-        cursor: Any,
-        _statement: str,
-        _parameters: Any,
-        context: ExecutionContext | None,
-        _executemany: bool,
+    def on_execute_no_params(
+        self, cursor: Any, statement: str, context: ExecutionContext | None
+    ) -> None:
+        """Do as for a statement with parameters."""
+        self.on_execute(cursor, statement, None, context)
+
+    def on_execute(
+        self, cursor: Any, _statement: str, _parameters: Any, context: ExecutionContext | None
     ) -> None:
         """See that the server knows the tenant; refuse what filters alone cannot confine.
 
         The tenant is compared at each statement, not trusted from the transaction's begin: what
         interrupts a begin (a signal, a cancelled query) must not leave the last tenant in place.
         """
-        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
-        compiled = getattr(context, "compiled", None)
+        if context is None:
+            return
+        connection = context.root_connection
+        try:
+            state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
+        except NotImplementedError:
+            # SQLAlchemy's own, for the dialect to learn about the server.
+            return
+        compiled = context.compiled
         if state is None or isinstance(getattr(compiled, "statement", None), _SAVEPOINT_CLAUSES):
             if state is not None and state.guarded:
                 cursor.checked = True
             return
         tenant = _bound_tenant(connection, state)
-        written = state.written
-        if (written is not tenant and written != tenant) or not connection.in_transaction():
-            self._announce(connection, state, tenant)
+        if tenant is None and compiled is not None and state.users_on(connection):
+            check_tenant_given(context.invoked_statement, self.config)
+        self._update(connection, state, tenant)
         if self.filtering.active:
             statement_tenant.set(state.outer_tenant)
         if state.guarded:
@@ -390,16 +434,15 @@ def bound_tenant(connection: Connection) -> Tenant | None:
 def _bound_tenant(connection: Connection, state: ConnectionState) -> Tenant | None:
     options = connection.get_execution_options()
     own: Tenant | None = options.get(TENANT_OPTION)
-    # A Session that is just beginning here has not registered yet; its transaction is the first.
-    beginning: Binding | None = options.get(SESSION_OPTION)
-    if own is None and beginning is not None and state.is_alone(beginning):
-        # One Session on a Connection of its own, as nearly always.
-        joined = connection in beginning.connections or not connection.in_transaction()
-        return beginning.tenant if joined and beginning.active else None
-    active = {user for user in state.users if user.uses(connection)}
-    if not connection.in_transaction() and beginning is not None and beginning.active:
-        active.add(beginning)
-    return agreed_tenant(own, active)
+    users = state.users_on(connection)
+    if not connection.in_transaction():
+        # A Session that is just beginning here has not registered yet.
+        beginning: Binding | None = options.get(SESSION_OPTION)
+        if beginning is not None and beginning.active and beginning not in users:
+            users.append(beginning)
+    if own is None and len(users) == 1:
+        return users[0].tenant
+    return agreed_tenant(own, users)
 
 
 def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:

@@ -7,7 +7,7 @@ the same tenant; otherwise it is sent at once.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from psycopg2 import extensions
 
@@ -15,18 +15,20 @@ from tenantry.connections import TenantConnection
 from tenantry.context import ContextQuery, Tenant
 from tenantry.states import UNKNOWN, ConnectionState
 
+_IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
+
 
 class Separate:
     """The context is a message of its own, as soon as the transaction begins."""
 
     waits = False
 
-    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> bool:
         """Send it, in place of another that a rollback would bring back."""
         holds, ready = state.holds, connection.status == extensions.STATUS_READY
         if ready and not state.local and holds not in {None, tenant}:
             replace_session_tenant(connection, state, tenant)
-            return
+            return False
         state.pending = None
         # What interrupts this may have come after the server took it.
         state.holds = UNKNOWN
@@ -34,6 +36,7 @@ class Separate:
             state.write(cursor, tenant)
         alone = connection.status == extensions.STATUS_READY
         state.holds = tenant if alone or holds in {None, tenant} else UNKNOWN
+        return False
 
     def carry(self, _: TenantConnection, send: Callable[[str], None]) -> None:
         """Send the message as it is."""
@@ -48,18 +51,19 @@ class Prefixed(Separate):
     def __init__(self, query: ContextQuery) -> None:
         """Take what renders a tenant."""
         self.query = query
+        self.nobody = query(None)
 
-    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> bool:
         """Have it wait for the first message; send it if that was, or if all are the first."""
-        if connection.status != extensions.STATUS_READY or connection.autocommit:
-            super().announce(connection, state, tenant)
-            return
+        if connection.get_transaction_status() != _IDLE or connection.autocommit:
+            return super().announce(connection, state, tenant)
         holds = state.holds
         if not (state.local or holds is None or holds is tenant or holds == tenant):
             replace_session_tenant(connection, state, tenant)
         elif tenant is not None:
             state.holds = tenant
-        state.pending = self.query(tenant)
+        state.pending = self.nobody if tenant is None else self.query(tenant)
+        return True
 
 
 class Folded(Prefixed):

@@ -87,7 +87,7 @@ def test_without_the_end_the_next_begin_is_the_last_tenants(
     holds(world, wall, check)
     with world.engine(wall) as engine:
         tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
-        event.remove(engine, "commit", tenancy.on_end)
+        monkeypatch.setattr(tenancy, "on_end", lambda *_: None)
         with pytest.raises(AssertionError):
             check(engine)
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
-from tests.fixtures.worlds import WALLS, WAYS, A, B, Wall, World, names_of, seen
+from tests.fixtures.worlds import WALLS, WAYS, A, B, Wall, World, names_of, seen, stop_comparing
 
 from tenantry import TenancyError, set_tenant
 from tenantry.config import ContextWay
@@ -224,7 +224,7 @@ def check_interrupted_write(engine: Engine) -> None:
     with engine.connect() as connection:
         state = connection_state(connection)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        set_tenant(connection, A)
+        assert seen(connection) == set()
         write = state.write
 
         def write_and_fail(*args: Any) -> None:
@@ -233,7 +233,7 @@ def check_interrupted_write(engine: Engine) -> None:
 
         state.write = write_and_fail
         with pytest.raises(Interruption):
-            seen(connection)
+            set_tenant(connection, A)
         state.write = write
     with contextlib.closing(engine.raw_connection()) as raw:
         cursor = raw.cursor()
@@ -267,6 +267,6 @@ def test_without_the_comparison_the_earlier_tenant_is_read(
         tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
         monkeypatch.setattr(tenancy, "write_between_transactions", lambda *_: None)
         check_next_is_for_its_own(engine, Connection, interrupted_before)
-        event.remove(engine, "before_cursor_execute", tenancy.on_before_cursor_execute)
+        stop_comparing(engine)
         with pytest.raises(AssertionError):
             check_next_is_for_its_own(engine, Connection, interrupted_before)

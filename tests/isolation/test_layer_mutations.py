@@ -7,7 +7,14 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from tests.fixtures import session_checks
-from tests.fixtures.worlds import DATABASE_WALLS, Wall, World, new_world, tear_down_wall
+from tests.fixtures.worlds import (
+    DATABASE_WALLS,
+    Wall,
+    World,
+    new_world,
+    stop_comparing,
+    tear_down_wall,
+)
 
 from tenantry import UnfilterableStatementError, cursors, filters, sessions, tenancy, ways
 from tenantry.database import TENANCY_OPTION, ConnectionState, Tenancy
@@ -33,8 +40,11 @@ def holds(world: World, wall: Wall, check: Callable[[Engine], None]) -> None:
 
 def remove_reissue(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what writes the tenant: at each begin, and where it is found to be missing."""
-    event.remove(engine, "begin", layer(engine).on_begin)
-    event.remove(engine, "before_cursor_execute", layer(engine).on_before_cursor_execute)
+    stop_comparing(engine)
+    if event.contains(engine, "begin", layer(engine).on_begin_at_once):
+        event.remove(engine, "begin", layer(engine).on_begin_at_once)
+    for handler in ("on_begin", "on_begin_at_once"):
+        monkeypatch.setattr(layer(engine), handler, lambda *_: None)
     monkeypatch.setattr(ConnectionState, "end_transaction", lambda _: None)
     monkeypatch.setattr(ways, "replace_session_tenant", lambda *_: None)
 

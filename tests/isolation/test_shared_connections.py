@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
@@ -17,6 +17,7 @@ from tests.fixtures.worlds import (
     bound,
     names_of,
     seen,
+    stop_comparing,
 )
 
 from assay.models import Organization
@@ -31,7 +32,6 @@ from tenantry import (
     tenancy,
 )
 from tenantry.binding import Binding
-from tenantry.database import TENANCY_OPTION, Tenancy
 
 Target = Session | Connection
 
@@ -204,8 +204,7 @@ def test_without_the_comparison_an_earlier_tenant_stays(
 ) -> None:
     """Comparing the tenant at each statement is what holds: without it A's rows are read."""
     with world.engine() as engine:
-        tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
-        event.remove(engine, "before_cursor_execute", tenancy.on_before_cursor_execute)
+        stop_comparing(engine)
         with pytest.raises(AssertionError):
             check(engine)
 

@@ -79,6 +79,10 @@ class Driver(ABC):
         """
 
     @abstractmethod
+    def state(self, connection: Any) -> ConnectionState | None:
+        """Return what the connection was told by `attach`; None if it was told nothing."""
+
+    @abstractmethod
     def lend(self, connection: Any) -> None:
         """Remember what the connection is like before somebody uses it."""
 

@@ -38,10 +38,12 @@ class WithBegin(Way):
         self.driver = driver
         self.query = query
 
-    def announce(self, connection: Any, _state: ConnectionState, tenant: Tenant | None) -> None:
+    def announce(self, connection: Any, _state: ConnectionState, tenant: Tenant | None) -> bool:
         """Send it where the transaction has begun; where it has not, it goes with its BEGIN."""
-        if self.driver.in_transaction(connection):
+        begun = self.driver.in_transaction(connection)
+        if begun:
             self.driver.send(connection, self.query(tenant))
+        return not begun
 
     def opening(self, state: ConnectionState) -> str:
         """Render what goes with BEGIN: no tenant where none was announced for this transaction."""
@@ -100,6 +102,11 @@ class BegunDriver(Driver):
     def attach(self, connection: Any, state: ConnectionState) -> None:
         """Let the connection know its state."""
         self.owned(connection).state = state
+
+    def state(self, connection: Any) -> ConnectionState | None:
+        """Return what the connection was told by `attach`."""
+        state: ConnectionState | None = getattr(self.driver_connection(connection), "state", None)
+        return state
 
     def overlooks(self, connection: Any) -> bool:  # noqa: ARG002 - they are all alike
         """Tell that nothing can."""

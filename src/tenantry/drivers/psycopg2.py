@@ -82,6 +82,11 @@ class Psycopg2(Driver):
                 "out of connect_args"
             )
 
+    def state(self, connection: Any) -> ConnectionState | None:
+        """Return what the connection was told by `attach`."""
+        state: ConnectionState | None = getattr(connection, "state", None)
+        return state
+
     def lend(self, connection: Any) -> None:
         """Remember nothing: the driver keeps no callbacks."""
 

@@ -1,0 +1,97 @@
+"""Where SQLAlchemy tells the layer of a transaction: its dialect's own methods.
+
+Listeners to an engine's `begin`, `commit` and the like would see the same. But one such listener
+has SQLAlchemy dispatch some ten events in each transaction, most of them to nobody, which is a
+tenth of what a short unit of work costs the client. The methods are called anyway.
+
+Source: SQLAlchemy, `sqlalchemy.engine.interfaces.Dialect`; `Engine._has_events`.
+"""
+
+import functools
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine.interfaces import Dialect
+
+
+class Listener(Protocol):
+    """What the layer wants to be told; a proxied connection is the pool's."""
+
+    def on_begin(self, proxied_connection: Any) -> None:
+        """A transaction begins."""
+
+    def on_begin_twophase(self, connection: Connection) -> None:
+        """A transaction is about to begin that is to be prepared."""
+
+    def on_rollback_to_savepoint(self, connection: Connection) -> None:
+        """A transaction is about to go back to a savepoint."""
+
+    def on_end(self, dbapi_connection: Any) -> None:
+        """A transaction is about to end."""
+
+
+class TenantDialect(Dialect):
+    """Tells the layer what a transaction is about to do; mixed into an engine's dialect."""
+
+    tenancy: Listener
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        """Begin a transaction, and announce its tenant, or its absence."""
+        super().do_begin(dbapi_connection)
+        self.tenancy.on_begin(dbapi_connection)
+
+    def do_begin_twophase(self, connection: Connection, xid: Any) -> None:
+        """Announce the tenant, and begin a transaction that is to be prepared."""
+        self.tenancy.on_begin_twophase(connection)
+        super().do_begin_twophase(connection, xid)
+
+    def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
+        """Roll back to a savepoint, which takes back what the server was told since."""
+        self.tenancy.on_rollback_to_savepoint(connection)
+        super().do_rollback_to_savepoint(connection, name)
+
+
+class EndingDialect(TenantDialect):
+    """For drivers whose connections do not tell the layer themselves that a transaction ends."""
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit."""
+        self.tenancy.on_end(dbapi_connection.dbapi_connection)
+        super().do_commit(dbapi_connection)
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """Roll back."""
+        self.tenancy.on_end(dbapi_connection.dbapi_connection)
+        super().do_rollback(dbapi_connection)
+
+    def do_commit_twophase(self, connection: Connection, *args: Any, **kwargs: Any) -> None:
+        """Commit what was prepared."""
+        self.tenancy.on_end(connection.connection.dbapi_connection)
+        super().do_commit_twophase(connection, *args, **kwargs)
+
+    def do_rollback_twophase(self, connection: Connection, *args: Any, **kwargs: Any) -> None:
+        """Roll back what was prepared, or was to be."""
+        self.tenancy.on_end(connection.connection.dbapi_connection)
+        super().do_rollback_twophase(connection, *args, **kwargs)
+
+
+@functools.cache
+def _within(layer: Any, own: Any) -> type:
+    # SQLAlchemy wants each class to say for itself that its statements may be cached: they are what
+    # they were.
+    caches = {"supports_statement_cache": own.supports_statement_cache}
+    return type(f"Tenant{own.__name__}", (layer, own), caches)
+
+
+def extend_dialect(engine: Engine, tenancy: Listener, *, ends: bool) -> None:
+    """Have the engine's dialect, which is its alone, tell the layer.
+
+    Args:
+        engine: whose dialect it is.
+        tenancy: its layer.
+        ends: tell it of the ends of transactions too.
+    """
+    dialect: Any = engine.dialect
+    layer = EndingDialect if ends else TenantDialect
+    dialect.__class__ = _within(layer, dialect.__class__)
+    dialect.tenancy = tenancy

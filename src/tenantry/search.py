@@ -70,6 +70,7 @@ class TenantSearch(Generic[Entity]):
         type: str | None = None,  # noqa: A002 - the word that SQL has for it
         detail: str | None = None,
         rows: int = 100,
+        keep_plan: bool = False,
         config: TenancyConfig = DEFAULT_CONFIG,
     ) -> None:
         """Declare the search and add it to the metadata of the entity's table.
@@ -83,6 +84,8 @@ class TenantSearch(Generic[Entity]):
                 needs its schema.
             detail: the key of `key_equals`, the text search configuration of `words`.
             rows: how many rows the planner shall expect.
+            keep_plan: let the server keep the plan of an earlier call, which saves planning each
+                one; docs/search.md says where that is safe.
             config: names the tenant column.
 
         Raises:
@@ -110,6 +113,7 @@ class TenantSearch(Generic[Entity]):
             schema=table.schema,
             tenant_column=declared.column,
             rows=rows,
+            keep_plan=keep_plan,
         )
         searches = table.metadata.info.setdefault(_KEY, {})
         if searches.setdefault((table.schema, name), self.search) != self.search:

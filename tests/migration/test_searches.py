@@ -103,6 +103,32 @@ def test_statements_of_a_search() -> None:
     ]
 
 
+def test_a_search_that_keeps_its_plans_makes_none_for_nobody() -> None:
+    """It returns at once without a tenant, whatever the setting is called, and pins no plan."""
+    script = Script(ADOPTER)
+    script.op.create_tenant_search(
+        "find", "goods", "cost", match="between", type="numeric", schema="shop", keep_plan=True
+    )
+    function = script.statements[4]
+    assert "plan_cache_mode" not in function
+    assert (
+        "begin\n  if nullif(pg_catalog.current_setting('shop.account', true), '') is null then\n"
+        "    return;\n  end if;\n  perform "
+    ) in function
+
+
+@pytest.mark.parametrize(
+    ("match", "type_", "detail"),
+    [("contains_text", "text", None), ("contains", "jsonb", None), ("words", "tsvector", "simple")],
+)
+def test_plans_are_kept_of_lookups_alone(match: Match, type_: str, detail: str | None) -> None:
+    """The plan of a small tenant reads all of its rows, where the index costs more than that."""
+    with pytest.raises(UnsearchableError, match="would suit tenants of one size alone"):
+        Script().op.create_tenant_search(
+            "find", "goods", "c", match=match, type=type_, detail=detail, keep_plan=True
+        )
+
+
 def test_names_of_an_adopter_are_quoted() -> None:
     """Schemas, columns, settings and roles of any name reach the script as they are."""
     script = Script(ADOPTER)
@@ -253,7 +279,13 @@ def test_autogenerate_writes_missing_changed_and_forgotten_searches(catalog: Dat
         op.drop_tenant_search("goods_by_mail", "goods")
         op.drop_tenant_search("goods_by_kind", "goods")
         op.create_tenant_search(
-            "goods_by_kind", "goods", "payload", match="key_equals", type="jsonb", detail="other"
+            "goods_by_kind",
+            "goods",
+            "payload",
+            match="key_equals",
+            type="jsonb",
+            detail="other",
+            keep_plan=True,
         )
     try:
         del searches[None, "goods_by_tags"]
@@ -267,7 +299,8 @@ def test_autogenerate_writes_missing_changed_and_forgotten_searches(catalog: Dat
         "op.create_tenant_search('goods_by_kind'",
     ]
     assert "match='key_equals', type='jsonb', detail='kind'" in up[-1]
-    assert any("detail='other'" in line for line in down)
+    assert any("detail='other'" in line and "keep_plan=True" in line for line in down)
+    assert not any("keep_plan" in line for line in up)
     for lines in (up, down):
         with operations(catalog.owner_url) as op:
             op.assume_owner()

@@ -30,7 +30,7 @@ def create_search(search: Search, config: TenancyConfig) -> Iterator[DDL]:
     yield _admit_searcher(search, config)
     yield _ddl(f"grant select on table {table} to {role}")
     yield _ddl(create_policy(policy, table))
-    yield _create_function(search)
+    yield _create_function(search, config)
     function = search.signature
     yield _ddl(f"comment on function {function} is {quote_literal(search.description)}")
     yield _ddl(f"revoke all on function {function} from public")
@@ -93,12 +93,12 @@ def _dismissal(name: str, config: TenancyConfig) -> str:
     """.strip()
 
 
-def _create_function(search: Search) -> DDL:
+def _create_function(search: Search, config: TenancyConfig) -> DDL:
     """Return the statement that creates the function, in the current schema if none is named."""
     if search.schema is not None:
-        return _ddl(search.function(quote_identifier(search.schema)))
+        return _ddl(search.function(quote_identifier(search.schema), config))
     place = "\x00"  # which is in no name
-    function = search.function(place).replace("%", "%%").replace(place, "%1$I")
+    function = search.function(place, config).replace("%", "%%").replace(place, "%1$I")
     return _block(f"""
         begin
           execute pg_catalog.format({quote_literal(function)}, current_schema());

@@ -47,6 +47,7 @@ class CreateTenantSearchOp(MigrateOperation):
         schema: str | None = None,
         tenant_column: str | None = None,
         rows: int = 100,
+        keep_plan: bool = False,
     ) -> Any:
         """Create a function that returns those rows of the bound tenant that a search finds.
 
@@ -66,6 +67,8 @@ class CreateTenantSearchOp(MigrateOperation):
             schema: of the table.
             tenant_column: of the table, if it is not the configured one.
             rows: how many rows the planner shall expect.
+            keep_plan: let the server keep the plan of an earlier call, which saves planning each
+                one; docs/search.md says where that is safe.
 
         Raises:
             UnsearchableError: the match is not for columns of this type, or not needed for them.
@@ -80,6 +83,7 @@ class CreateTenantSearchOp(MigrateOperation):
             schema=schema,
             tenant_column=tenant_column or migration_tenancy(operations).tenant_column,
             rows=rows,
+            keep_plan=keep_plan,
         )
         return operations.invoke(cls(search))
 
@@ -184,6 +188,7 @@ def render_create_tenant_search(_context: AutogenContext, operation: CreateTenan
             ("schema", search.schema),
             ("tenant_column", search.tenant_column),
             ("rows", search.rows),
+            ("keep_plan", search.keep_plan or None),
         )
         if value is not None
     ]

@@ -45,6 +45,8 @@ _LEAKPROOF: Final = frozenset(
 _ELEMENTS: Final = _LEAKPROOF - {"bytea"} | {"numeric"}
 _CORE: Final = _LEAKPROOF | {"numeric", "jsonb", "tsvector"}
 _NAMED: Final = frozenset({"key_equals", "words"})
+# Served by an index of B-tree's kind, which finds a few rows by tenant and value together.
+_LOOKUPS: Final = frozenset({"equals", "between", "equals_ignoring_case", "key_equals"})
 _ALIASES: Final = {
     "character varying": "varchar",
     "decimal": "numeric",
@@ -76,6 +78,7 @@ class Search:
         schema: of the table and the function; None for the current one.
         tenant_column: of the table.
         rows: how many rows the planner shall expect.
+        keep_plan: let the server keep the plan that it made for an earlier call.
 
     Raises:
         UnsearchableError: the match is not for columns of this type, or not needed for them.
@@ -90,6 +93,7 @@ class Search:
     schema: str | None = None
     tenant_column: str = DEFAULT_CONFIG.tenant_column
     rows: int = 100
+    keep_plan: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", _normalized(self.type))
@@ -104,6 +108,11 @@ class Search:
             raise self._refused(f"{self.type!r} is no type: write a name, with its schema if any")
         if not self.name or len(self.role.encode()) > 63:
             raise self._refused("the name of its role, <name>_searcher, has 10 to 63 bytes")
+        if self.keep_plan and self.match not in _LOOKUPS:
+            raise self._refused(
+                f"a kept plan of {self.match} would suit tenants of one size alone; plans can be "
+                f"kept of {', '.join(sorted(_LOOKUPS))}"
+            )
         if self.rows < 1:
             raise self._refused("the planner expects one row or more")
         self._check_type()
@@ -163,7 +172,7 @@ class Search:
             roles=(self.role,),
         )
 
-    def function(self, place: str) -> str:
+    def function(self, place: str, config: TenancyConfig = DEFAULT_CONFIG) -> str:
         """Return the statement that creates the function.
 
         Its statements are fixed, and name the schema of all that they use: no search_path has a say
@@ -171,10 +180,11 @@ class Search:
         at the latest. It is planned for the tenant that calls: a plan that was kept from a tenant
         with few rows, or from none, may read all of another's. That takes PL/pgSQL, and a value in
         the query, without which there is no plan but the kept one. The value has no name there,
-        which could be a column's too.
+        which could be a column's too. Where plans are kept, a call for nobody makes none.
 
         Args:
             place: the quoted name of the table's schema.
+            config: names the setting of the tenant.
         """
         arguments = ", ".join(f"{name} {type_}" for name, type_ in self.arguments)
         values = ",\n    ".join(
@@ -184,9 +194,17 @@ class Search:
             for number, (name, _) in enumerate(self.arguments, start=1)
         )
         table = f"{place}.{quote_identifier(self.table)}"
+        planned, nobody = "  set plan_cache_mode = force_custom_plan\n", ""
+        if self.keep_plan:
+            planned = ""
+            nobody = (
+                "  if nullif(pg_catalog.current_setting("
+                f"{quote_literal(config.organization_setting)}, true), '') is null then\n"
+                "    return;\n  end if;\n"
+            )
         body = (
-            f"begin\n  perform {values};\n  return query select item.* from {table} as item "
-            "where $1 is not null;\nend"
+            f"begin\n{nobody}  perform {values};\n"
+            f"  return query select item.* from {table} as item where $1 is not null;\nend"
         )
         tag = "$search$"
         while tag in body:
@@ -196,7 +214,7 @@ class Search:
             f"  returns setof {table}\n"
             f"  language plpgsql stable strict security definer rows {self.rows}\n"
             f"  set search_path = pg_catalog, pg_temp\n"
-            f"  set plan_cache_mode = force_custom_plan\n"
+            f"{planned}"
             f"as {tag}\n{body}\n{tag}"
         )
 

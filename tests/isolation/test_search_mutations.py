@@ -13,6 +13,7 @@ from tests.fixtures.catalogs import (
     B,
     Base,
     by_label,
+    by_state,
     create_catalog,
     fill,
     operations,
@@ -222,6 +223,32 @@ def test_a_plan_that_is_kept_reads_no_more_than_one_of_its_own(
     change(database, "alter table goods alter column organization_id set statistics -1")
     change(database, "vacuum analyze goods")
     assert (pages_read_after(database, first, call) > 5 * planned) == (first == NEW)
+
+
+def test_a_rare_value_is_found_by_the_index(database: Database) -> None:
+    """What the planner takes for a column of one value singles a rare one out all the same.
+
+    By a plain `=` it would read all of the tenant's rows.
+    """
+    fill(database, A, "a", count=20_000)
+    change(
+        database,
+        "update goods set state = 'fresh' where label !~ 'Good [1-9] '",
+        "alter table goods alter column state set (n_distinct = 1)",
+        "vacuum full goods",
+        "analyze goods",
+    )
+    call = "goods_by_state('gone')"
+    read = pages_read_after(database, str(A), call)
+    rule = by_state.search.policy().using or ""
+    bounds = rule.split(" and ", maxsplit=1)[1].split(" and ")
+    equal = bounds[0].replace("operator(pg_catalog.>=)", "=")
+    change(
+        database,
+        f"alter policy {by_state.search.policy().name} on goods using ("
+        f"{rule.split(' and ', maxsplit=1)[0]} and {equal})",
+    )
+    assert pages_read_after(database, str(A), call) > 5 * read
 
 
 @pytest.mark.parametrize("first", [NEW, ""], ids=["new tenant", "no tenant"])

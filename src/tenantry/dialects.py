@@ -1,16 +1,19 @@
-"""Where SQLAlchemy tells the layer of a transaction: its dialect's own methods.
+"""Where SQLAlchemy tells the layer of a transaction: methods of its dialect, and of a statement's.
 
 Listeners to an engine's `begin`, `commit` and the like would see the same. But one such listener
 has SQLAlchemy dispatch some ten events in each transaction, most of them to nobody, which is a
-tenth of what a short unit of work costs the client. The methods are called anyway.
+tenth of what a short unit of work costs the client. The methods are called anyway, and before any
+listener of the application's, which could execute a statement in the dialect's place.
 
-Source: SQLAlchemy, `sqlalchemy.engine.interfaces.Dialect`; `Engine._has_events`.
+Source: SQLAlchemy, `sqlalchemy.engine.interfaces`, `Dialect` and `ExecutionContext.pre_exec`;
+`Engine._has_events`.
 """
 
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.engine.interfaces import Dialect
 
 
@@ -25,6 +28,9 @@ class Listener(Protocol):
 
     def on_rollback_to_savepoint(self, connection: Connection) -> None:
         """A transaction is about to go back to a savepoint."""
+
+    def on_statement(self, context: Any, statement: str) -> None:
+        """A statement is about to be executed, of which nobody else was told."""
 
     def on_end(self, dbapi_connection: Any) -> None:
         """A transaction is about to end."""
@@ -49,6 +55,31 @@ class TenantDialect(Dialect):
         """Roll back to a savepoint, which takes back what the server was told since."""
         self.tenancy.on_rollback_to_savepoint(connection)
         super().do_rollback_to_savepoint(connection, name)
+
+
+class TenantContext(DefaultExecutionContext):
+    """Tells the layer of a statement before any listener of an application's could execute it.
+
+    Attributes:
+        passed: the layer lets it be executed.
+        guarded: it is executed on a cursor that refuses what was not checked.
+    """
+
+    passed = False
+    guarded = False
+
+    def pre_exec(self) -> None:
+        """Have the layer pass or refuse the statement."""
+        try:
+            cast("TenantDialect", self.dialect).tenancy.on_statement(self, self.statement)
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            # As SQLAlchemy does with what happens from here on: an interruption in the midst of a
+            # message costs the connection.
+            self.root_connection._handle_dbapi_exception(
+                error, self.statement, self.parameters, self.cursor, self
+            )
+        self.passed = True
+        cast("Any", super()).pre_exec()
 
 
 class EndingDialect(TenantDialect):
@@ -83,6 +114,11 @@ def _within(layer: Any, own: Any) -> type:
     return type(f"Tenant{own.__name__}", (layer, own), caches)
 
 
+@functools.cache
+def _told(own: Any) -> type:
+    return type(f"Tenant{own.__name__}", (TenantContext, own), {})
+
+
 def extend_dialect(engine: Engine, tenancy: Listener, *, ends: bool) -> None:
     """Have the engine's dialect, which is its alone, tell the layer.
 
@@ -94,4 +130,5 @@ def extend_dialect(engine: Engine, tenancy: Listener, *, ends: bool) -> None:
     dialect: Any = engine.dialect
     layer = EndingDialect if ends else TenantDialect
     dialect.__class__ = _within(layer, dialect.__class__)
+    dialect.execution_ctx_cls = _told(dialect.execution_ctx_cls)
     dialect.tenancy = tenancy

@@ -60,14 +60,15 @@ def set_tenant(target: Target, organization_id: object, user_id: object = None) 
     if isinstance(target, Connection):
         return _bind_connection(target, organization_id, user_id)
     session = _session_of(target)
-    config, heard_at_begin = DEFAULT_CONFIG, session.twophase
+    config, heard_at_begin, known = DEFAULT_CONFIG, session.twophase, False
     for bind in _binds_of(session):
         # All of them share their names for tenants.
         config = _protection_of(bind).config
         heard_at_begin = heard_at_begin or bool(bind.dispatch.begin)
+        known = True
     tenant = Tenant.parse(organization_id, user_id, config=config)
     binding = _binding_of(session)
-    if heard_at_begin:
+    if heard_at_begin or not known:
         _bind_early(session, binding)
     if binding.tenant != tenant:
         _refuse_switch(session, binding, tenant, config)
@@ -166,6 +167,7 @@ def _bind_connection(connection: Connection, organization_id: object, user_id: o
     tenant = Tenant.parse(organization_id, user_id, config=tenancy.config)
     current = get_tenant(connection)
     if current == tenant:
+        _write_own(connection, tenant)
         return tenant
     if connection.in_nested_transaction():
         raise TenantSwitchError(

@@ -51,7 +51,8 @@ class ConnectionState:
         local: the setting ends with the transaction.
         guarded: explicit filters are the only wall.
         written: what the server was told last, or will be by its next message, and still holds.
-        written_at_begin: what it goes back to with ROLLBACK TO a savepoint.
+        written_at_begin: what it was told all through the transaction, so that it goes back to
+            nothing else with ROLLBACK TO a savepoint; UNKNOWN if it was told several.
         pending: the query that tells it, to go in front of the next message.
         holds: the tenant that the session may have, whatever is committed or rolled back.
         own: the tenant that is bound to the Connection, not to a Session on it.

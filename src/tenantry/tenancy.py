@@ -2,12 +2,12 @@
 
 import functools
 import logging
+import re
 import weakref
 from typing import Any, Final, get_args
 
 from sqlalchemy import Connection, Engine, MetaData, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.sql.expression import (
@@ -20,7 +20,7 @@ from tenantry.binding import Binding, agreed_tenant
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
 from tenantry.context import Tenant, command_writer, function_writer
 from tenantry.diagnosis import diagnose
-from tenantry.dialects import extend_dialect
+from tenantry.dialects import TenantContext, extend_dialect
 from tenantry.drivers import Driver
 from tenantry.exceptions import (
     ConfigurationError,
@@ -41,6 +41,8 @@ SESSION_OPTION: Final = "tenantry_session"
 
 # They carry no tenant, and the second is all that a failed transaction accepts.
 _SAVEPOINT_CLAUSES: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
+# In text, to a savepoint.
+_ROLLS_BACK: Final = re.compile(r"\brollback\b.*\bto\b", re.IGNORECASE | re.DOTALL)
 
 
 class Tenancy:
@@ -259,6 +261,11 @@ class Tenancy:
         state: ConnectionState | None = proxied_connection.info.get(TENANCY_OPTION)
         if state is not None and state.way.waits:
             state.end_transaction()
+            nobody = state.own is None and state.holds is None and not state.local
+            if nobody and proxied_connection.dbapi_connection.autocommit:
+                # Each announcement is a message, and the first statement's may be another's.
+                state.written_at_begin = UNKNOWN
+                return
             self._announce(proxied_connection.dbapi_connection, state, state.own)
             state.written_at_begin = state.written
 
@@ -289,9 +296,11 @@ class Tenancy:
             state.end_transaction()
 
     def on_rollback_to_savepoint(self, connection: Connection) -> None:
-        """Forget what was written since the transaction began: the server forgets it too."""
+        """Forget what the server was told, unless it was the same all through the transaction."""
         state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
-        if state is not None and state.written != state.written_at_begin:
+        if state is not None and (
+            state.written_at_begin is UNKNOWN or state.written != state.written_at_begin
+        ):
             state.written = UNKNOWN
 
     def write(self, connection: Connection, tenant: Tenant | None) -> None:
@@ -335,6 +344,9 @@ class Tenancy:
         state.written = UNKNOWN
         if state.way.announce(dbapi_connection, state, tenant):
             state.written_at_begin = tenant
+        elif state.written_at_begin != tenant:
+            # A savepoint may be set, and gone back to, while this one is in place.
+            state.written_at_begin = UNKNOWN
         state.written = tenant
 
     def write_between_transactions(self, connection: Connection, tenant: Tenant | None) -> None:
@@ -353,42 +365,50 @@ class Tenancy:
             state.outer_tenant = statement_tenant.get()
             statement_tenant.set(bound_tenant(connection))
 
-    def on_execute_no_params(
-        self, cursor: Any, statement: str, context: ExecutionContext | None
-    ) -> None:
+    def on_execute_no_params(self, cursor: Any, statement: str, context: Any) -> None:
         """Do as for a statement with parameters."""
         self.on_execute(cursor, statement, None, context)
 
-    def on_execute(
-        self, cursor: Any, _statement: str, _parameters: Any, context: ExecutionContext | None
-    ) -> None:
+    def on_execute(self, cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+        """Pass what is executed before its statement is, such as a column's default."""
+        if context is None:
+            return
+        if not context.passed:
+            self.on_statement(context, statement)
+        if context.guarded:
+            # Each batch of rows is executed on a cursor that was checked for it.
+            cursor.checked = True
+
+    def on_statement(self, context: TenantContext, statement: str) -> None:
         """See that the server knows the tenant; refuse what filters alone cannot confine.
 
         The tenant is compared at each statement, not trusted from the transaction's begin: what
         interrupts a begin (a signal, a cancelled query) must not leave the last tenant in place.
         """
-        if context is None:
-            return
         connection = context.root_connection
         try:
             state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
         except NotImplementedError:
             # SQLAlchemy's own, for the dialect to learn about the server.
             return
-        compiled = context.compiled
-        if state is None or isinstance(getattr(compiled, "statement", None), _SAVEPOINT_CLAUSES):
-            if state is not None and state.guarded:
-                cursor.checked = True
+        if state is None:
             return
+        context.guarded = state.guarded
+        compiled = context.compiled
+        if isinstance(getattr(compiled, "statement", None), _SAVEPOINT_CLAUSES):
+            return
+        # A connection that was made in place of another knows nothing yet.
+        state.own = connection.get_execution_options().get(TENANT_OPTION)
         tenant = _bound_tenant(connection, state)
         if tenant is None and compiled is not None and state.users_on(connection):
             check_tenant_given(context.invoked_statement, self.config)
         self._update(connection, state, tenant)
+        if (compiled is None or context.is_text) and _ROLLS_BACK.search(statement):
+            state.written = UNKNOWN
         if self.filtering.active:
             statement_tenant.set(state.outer_tenant)
         if state.guarded:
             check_statement(compiled, getattr(context, "compiled_parameters", None), tenant)
-            cursor.checked = True
         elif isinstance(compiled, FilteringCompiler) and compiled.tenant_unseen:
             check_seen(compiled)
 

@@ -1,13 +1,15 @@
 """What SQLAlchemy's dialect tells the layer: nothing is dispatched for it, nor goes round it."""
 
+import re
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text
 from sqlalchemy.orm import Session
-from tests.fixtures.drivers import ASYNCHRONOUS
+from tests.fixtures.drivers import ASYNCHRONOUS, url_of
 from tests.fixtures.worlds import (
     DRIVER_WALLS,
     WALLS,
@@ -21,7 +23,7 @@ from tests.fixtures.worlds import (
 )
 
 from assay.models import TestSet
-from tenantry import MissingTenantError, set_tenant
+from tenantry import MissingTenantError, TenantSwitchError, protect_engine, set_tenant, tenancy
 from tenantry.database import TENANCY_OPTION, Tenancy
 
 QUICK = [
@@ -216,3 +218,168 @@ def test_without_the_connections_own_a_raw_cursor_finds_nobody(
 
         monkeypatch.setattr(tenancy, "on_begin", forget)
         assert second_transaction(engine) == set()
+
+
+# Several users of one transaction, and savepoints in it: what the server goes back to
+
+
+def names(target: Session | Connection) -> set[str]:
+    """Return what SQL text finds, which nothing but the database's wall confines."""
+    return set(target.execute(text("select name from test_sets")).scalars())
+
+
+def turn(connection: Connection, tenant: uuid.UUID | None, **options: Any) -> set[str]:
+    """Return what a Session sees that joins the Connection's transaction for a moment."""
+    with Session(connection, **options) as session:
+        if tenant is not None:
+            set_tenant(session, tenant)
+        found = names(session)
+        session.commit()
+        return found
+
+
+def check_savepoint_of_another(engine: Engine) -> None:
+    """A savepoint that was set under A brings A back; B, who was told before it, sees its own."""
+    with engine.connect() as connection, connection.begin():
+        assert turn(connection, B) == names_of("b")
+        assert turn(connection, A) == names_of("a")
+        savepoint = connection.begin_nested()
+        assert turn(connection, B) == names_of("b")
+        savepoint.rollback()
+        assert turn(connection, B) == names_of("b")
+
+
+def check_savepoint_of_nobody(engine: Engine) -> None:
+    """A savepoint that was released under A leaves A to no statement of nobody's."""
+    with engine.connect() as connection:
+        connection.execute(select(1))
+        assert turn(connection, A, join_transaction_mode="create_savepoint") == names_of("a")
+        savepoint = connection.begin_nested()
+        assert names(connection) == set()
+        savepoint.rollback()
+        assert names(connection) == set()
+
+
+def check_savepoint_in_text(engine: Engine) -> None:
+    """A savepoint that SQL text sets and goes back to is no other one."""
+    with engine.connect() as connection, connection.begin():
+        assert turn(connection, A) == names_of("a")
+        connection.execute(text("savepoint mine"))
+        with Session(connection) as session:
+            set_tenant(session, A)
+            session.execute(text("savepoint mine"))
+            session.commit()
+        with Session(connection) as session:
+            set_tenant(session, B)
+            assert names(session) == names_of("b")
+            session.execute(text("ROLLBACK WORK TO SAVEPOINT mine"))
+            assert names(session) == names_of("b")
+            session.commit()
+
+
+CHECKS = [check_savepoint_of_another, check_savepoint_of_nobody, check_savepoint_in_text]
+SYNCHRONOUS = [
+    wall
+    for wall in (*WALLS, *DRIVER_WALLS)
+    if wall.text_allowed and wall.driver not in ASYNCHRONOUS
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("wall", SYNCHRONOUS, ids=str)
+def test_going_back_to_a_savepoint_brings_no_other_tenant(
+    world: World, wall: Wall, check: Callable[[Engine], None]
+) -> None:
+    """What the server holds after ROLLBACK TO is not known where it was told several tenants."""
+    with world.engine(wall) as engine:
+        check(engine)
+
+
+@pytest.mark.parametrize(
+    ("check", "part"),
+    [
+        (check_savepoint_of_another, "UNKNOWN"),
+        (check_savepoint_of_nobody, "UNKNOWN"),
+        (check_savepoint_in_text, "_ROLLS_BACK"),
+    ],
+)
+def test_without_the_doubt_a_savepoint_brings_another_tenant(
+    world: World, monkeypatch: pytest.MonkeyPatch, check: Callable[[Engine], None], part: str
+) -> None:
+    """To trust what was told at the beginning, or last, is what a savepoint undoes."""
+    with world.engine(Wall("database", "transaction", "prefix")) as engine:
+        if part == "UNKNOWN":
+            layer: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
+            monkeypatch.setattr(layer, "on_rollback_to_savepoint", lambda _: None)
+        else:
+            monkeypatch.setattr(tenancy, part, re.compile("(?!)"))
+        with pytest.raises(AssertionError):
+            check(engine)
+
+
+# Listeners of the application's that come first
+
+
+def execute_first(cursor: Any, statement: str, parameters: Any, _context: object) -> bool:
+    """Execute in the dialect's place."""
+    cursor.execute(statement, parameters or None)
+    return True
+
+
+@pytest.mark.parametrize("wall", SYNCHRONOUS[:1] + SYNCHRONOUS[-1:], ids=str)
+def test_listener_that_was_there_before_the_layer_goes_round_nothing(
+    world: World, wall: Wall
+) -> None:
+    """The layer is told of a statement before any listener, so that none can execute it first."""
+    engine = create_engine(url_of(wall.driver, world.walled.app_url))
+    event.listen(engine, "do_execute", execute_first)
+    protect_engine(engine, mode="database")
+    try:
+        with engine.connect() as connection, connection.begin():
+            first, second = Session(connection), Session(connection)
+            set_tenant(first, A)
+            assert names(first) == names_of("a")
+            set_tenant(second, B)
+            for _ in range(2):
+                with pytest.raises(TenantSwitchError):
+                    names(second)
+        with Session(engine) as session, pytest.raises(MissingTenantError):
+            session.scalars(NAMES).all()
+        with engine.connect() as connection:
+            assert turn(connection, A, join_transaction_mode="rollback_only") == names_of("a")
+            assert names(connection) == set()
+    finally:
+        engine.dispose()
+
+
+def test_listener_before_a_statement_finds_its_tenant(world: World) -> None:
+    """What an application does before a statement is for the statement's tenant, or nobody."""
+    with world.engine(Wall("database", "session", "prefix")) as engine:
+        found: list[set[str]] = []
+
+        def look(connection: Connection, *_: Any) -> None:
+            cursor = connection.connection.cursor()
+            cursor.execute("select name from test_sets")
+            found.append({name for (name,) in cursor.fetchall()})
+
+        with engine.connect() as connection, connection.begin():
+            assert turn(connection, A, join_transaction_mode="rollback_only") == names_of("a")
+            event.listen(engine, "before_cursor_execute", look)
+            connection.execute(select(1))
+        assert found == [set()]
+
+
+def test_connection_that_was_replaced_is_its_tenants_again(world: World) -> None:
+    """What was bound to a Connection is told to the physical one that replaces another."""
+    wall = Wall("database", "transaction", "prefix")
+    with world.engine(wall) as engine, engine.connect() as connection:
+        set_tenant(connection, A)
+        assert names(connection) == names_of("a")
+        connection.commit()
+        connection.invalidate()
+        assert names(connection) == names_of("a")
+        connection.commit()
+        with connection.begin():
+            cursor = connection.connection.cursor()
+            cursor.execute("select name from test_sets")
+            assert {name for (name,) in cursor.fetchall()} == names_of("a")

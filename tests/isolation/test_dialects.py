@@ -34,6 +34,13 @@ QUICK = [
 NAMES = select(TestSet.name)
 
 
+def names_on_a_raw_cursor(connection: Connection) -> set[str]:
+    """Return what the driver's own cursor finds, of which SQLAlchemy tells nobody."""
+    cursor = connection.connection.cursor()
+    cursor.execute("select name from test_sets")
+    return {name for (name,) in cursor.fetchall()}
+
+
 @pytest.fixture(params=QUICK, ids=str)
 def engine(world: World, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Return an engine whose context is no message of its own."""
@@ -178,9 +185,7 @@ def test_without_the_begin_a_raw_cursor_finds_the_last_transactions_tenant(
                 session.commit()
             connection.rollback()
             with connection.begin():
-                cursor = connection.connection.cursor()
-                cursor.execute("select name from test_sets")
-                return {name for (name,) in cursor.fetchall()}
+                return names_on_a_raw_cursor(connection)
 
     with world.engine(Wall("database", "session", "prefix")) as engine:
         assert next_transaction(engine) == set()
@@ -201,9 +206,7 @@ def test_without_the_connections_own_a_raw_cursor_finds_nobody(
             assert seen(connection) == names_of("a")
             connection.commit()
             with connection.begin():
-                cursor = connection.connection.cursor()
-                cursor.execute("select name from test_sets")
-                return {name for (name,) in cursor.fetchall()}
+                return names_on_a_raw_cursor(connection)
 
     wall = Wall("database", "transaction", "prefix")
     with world.engine(wall) as engine:
@@ -358,9 +361,7 @@ def test_listener_before_a_statement_finds_its_tenant(world: World) -> None:
         found: list[set[str]] = []
 
         def look(connection: Connection, *_: Any) -> None:
-            cursor = connection.connection.cursor()
-            cursor.execute("select name from test_sets")
-            found.append({name for (name,) in cursor.fetchall()})
+            found.append(names_on_a_raw_cursor(connection))
 
         with engine.connect() as connection, connection.begin():
             assert turn(connection, A, join_transaction_mode="rollback_only") == names_of("a")
@@ -380,6 +381,4 @@ def test_connection_that_was_replaced_is_its_tenants_again(world: World) -> None
         assert names(connection) == names_of("a")
         connection.commit()
         with connection.begin():
-            cursor = connection.connection.cursor()
-            cursor.execute("select name from test_sets")
-            assert {name for (name,) in cursor.fetchall()} == names_of("a")
+            assert names_on_a_raw_cursor(connection) == names_of("a")

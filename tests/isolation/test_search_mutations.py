@@ -15,6 +15,7 @@ from tests.fixtures.catalogs import (
     by_label,
     by_state,
     create_catalog,
+    create_search,
     fill,
     operations,
 )
@@ -166,17 +167,8 @@ def keep_plans(database: Database) -> None:
     with operations(database.owner_url) as op:
         op.assume_owner()
         for each, _, _ in LOOKUPS:
-            search = each.search
-            op.drop_tenant_search(search.name, search.table)
-            op.create_tenant_search(
-                search.name,
-                search.table,
-                search.column,
-                match=search.match,
-                type=search.type,
-                detail=search.detail,
-                keep_plan=True,
-            )
+            op.drop_tenant_search(each.search.name, each.search.table)
+            create_search(op, each, keep_plan=True)
 
 
 def test_a_kept_plan_keeps_no_tenant(database: Database) -> None:

@@ -74,7 +74,7 @@ ContextWriter = Callable[[Cursor, Tenant | None], None]
 """Sends a tenant, or its absence, to the server on an open cursor."""
 
 ContextQuery = Callable[[Tenant | None], str]
-"""Renders a query that sets a tenant, or its absence; it holds no percent sign."""
+"""Renders what sets a tenant, or its absence, in one message; it holds no percent sign."""
 
 
 def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
@@ -91,6 +91,26 @@ def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
         f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {ends}), "
         f"pg_catalog.set_config('{config.user_setting}', '{{}}', {ends})"
     )
+
+    def render(tenant: Tenant | None) -> str:
+        return template.format(*_values(tenant))
+
+    return render
+
+
+def commands_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
+    """Return what renders SET commands for both settings, to be sent with another query.
+
+    The server plans and answers nothing for them, and takes no snapshot. pg_stat_statements counts
+    them without their values from PostgreSQL 18 on; before, each tenant would be an entry.
+
+    Args:
+        config: names the two settings.
+        local: end the setting with the transaction: SET LOCAL.
+
+    Source: PostgreSQL 18 release notes, pg_stat_statements.
+    """
+    template = "; ".join(_commands(config, local=local))
 
     def render(tenant: Tenant | None) -> str:
         return template.format(*_values(tenant))
@@ -124,18 +144,23 @@ def command_writer(config: TenancyConfig) -> ContextWriter:
     For Citus, whose workers see utility commands and nothing of a `set_config()` call. Values are
     rendered from parsed ids, since SET takes no parameters.
     """
+    commands = _commands(config, local=True)
 
     def write(cursor: Cursor, tenant: Tenant | None) -> None:
-        organization_id, user_id = _values(tenant)
         cursor.execute("set local citus.propagate_set_commands = 'local'")
-        for setting, value in (
-            (config.organization_setting, organization_id),
-            (config.user_setting, user_id),
-        ):
-            quoted = ".".join(f'"{part}"' for part in setting.split("."))
-            cursor.execute(f"set local {quoted} = '{value}'")
+        for command, value in zip(commands, _values(tenant), strict=True):
+            cursor.execute(command.format(value))
 
     return write
+
+
+def _commands(config: TenancyConfig, *, local: bool) -> tuple[str, str]:
+    command = "set local" if local else "set"
+    organization, user = (
+        ".".join(f'"{part}"' for part in setting.split("."))
+        for setting in (config.organization_setting, config.user_setting)
+    )
+    return f"{command} {organization} = '{{}}'", f"{command} {user} = '{{}}'"
 
 
 def _values(tenant: Tenant | None) -> tuple[str, str]:

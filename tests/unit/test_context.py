@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from tenantry import InvalidTenantError, TenancyConfig, Tenant
 from tenantry.config import IdType
-from tenantry.context import command_writer, function_writer
+from tenantry.context import (
+    command_writer,
+    commands_query,
+    function_query,
+    function_writer,
+)
 
 A = uuid.UUID("00000000-0000-0000-0000-00000000000a")
 USER = uuid.UUID("00000000-0000-0000-0000-0000000000aa")
@@ -141,6 +146,21 @@ def test_function_writer_sends_one_query(
     ]
 
 
+@pytest.mark.parametrize(("local", "command"), [(True, "set local"), (False, "set")])
+@pytest.mark.parametrize(
+    ("tenant", "values"),
+    [(Tenant(A, USER), (A, USER)), (Tenant(A), (A, "")), (None, ("", ""))],
+)
+def test_commands_query_sets_both_in_one_message(
+    local: bool, command: str, tenant: Tenant | None, values: tuple[object, object]
+) -> None:
+    """Both settings go in one string; without a tenant both are emptied."""
+    assert commands_query(TenancyConfig(), local=local)(tenant) == (
+        f'{command} "app"."current_organization" = \'{values[0]}\'; '
+        f'{command} "app"."current_user" = \'{values[1]}\''
+    )
+
+
 def test_command_writer_sends_each_setting_by_itself() -> None:
     """For Citus each SET LOCAL is a message of its own, and a keyword as a name is quoted."""
     cursor = RecordingCursor()
@@ -165,5 +185,8 @@ def test_command_writer_renders_nothing_but_parsed_ids(id_type: IdType) -> None:
     config = TenancyConfig(id_type=id_type)
     value: Any = Liar(int=A.int) if id_type == "uuid" else LyingInt(7)
     cursor = RecordingCursor()
-    command_writer(config)(cursor, Tenant.parse(value, value, config=config))
-    assert not any("drop" in message for message, _ in cursor.sent)
+    tenant = Tenant.parse(value, value, config=config)
+    command_writer(config)(cursor, tenant)
+    sent = [message for message, _ in cursor.sent]
+    sent += [query(config, local=True)(tenant) for query in (commands_query, function_query)]
+    assert not any("drop" in message for message in sent)

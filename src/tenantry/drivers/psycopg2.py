@@ -8,7 +8,7 @@ from sqlalchemy import Engine, MetaData, event
 
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
 from tenantry.connections import TenantConnection
-from tenantry.context import function_query
+from tenantry.context import commands_query, function_query
 from tenantry.drivers import DISCARD, Driver
 from tenantry.exceptions import ConfigurationError
 from tenantry.probe import Isolation, probe
@@ -18,7 +18,9 @@ from tenantry.ways import Folded, Prefixed, Separate, outside_transaction
 _IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
 
 # PostgreSQL's own; what only speaks its protocol numbers its versions otherwise.
-_POSTGRESQL: Final = re.compile(r"\d+(\.\d+|devel|(beta|rc)\d+)( \(.*\))?")
+_POSTGRESQL: Final = re.compile(r"(\d+)(\.\d+|devel|(beta|rc)\d+)( \(.*\))?")
+# The first whose pg_stat_statements leaves the values out of SET.
+_COMMANDS_FROM: Final = 18
 
 
 class Psycopg2(Driver):
@@ -63,12 +65,13 @@ class Psycopg2(Driver):
                 )
                 + ", or use context 'auto' or 'separate'"
             )
-        if context == "begin":
-            return Folded(function_query(config, local=local))
-        known = own and not isolation.citus and _POSTGRESQL.fullmatch(isolation.server_version)
-        if context == "prefix" or (context == "auto" and known):
-            return Prefixed(function_query(config, local=local))
-        return Separate()
+        postgresql = _POSTGRESQL.fullmatch(isolation.server_version)
+        known = own and not isolation.citus and postgresql
+        if context == "separate" or (context == "auto" and not known):
+            return Separate()
+        commands = postgresql and int(postgresql[1]) >= _COMMANDS_FROM
+        query = (commands_query if commands else function_query)(config, local=local)
+        return Folded(query) if context == "begin" else Prefixed(query)
 
     def attach(self, connection: Any, state: ConnectionState) -> None:
         """Let a connection of the layer's own know its state; others do where there is a wall."""

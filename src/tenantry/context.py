@@ -3,13 +3,14 @@
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tenantry.config import DEFAULT_CONFIG, IdType, TenancyConfig
 from tenantry.exceptions import InvalidTenantError
 
 TenantId = uuid.UUID | int
 
+_VALUES_LEFT_OUT_FROM: Final = 18
 _INTEGER_RANGES = {"integer": range(-(2**31), 2**31), "bigint": range(-(2**63), 2**63)}
 
 
@@ -77,40 +78,42 @@ ContextQuery = Callable[[Tenant | None], str]
 """Renders what sets a tenant, or its absence, in one message; it holds no percent sign."""
 
 
-def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
-    """Return what renders one `set_config` query for both settings, to be sent with another.
+def setting_query(config: TenancyConfig, *, local: bool, version: int | None) -> ContextQuery:
+    """Return what renders both settings in the form that costs the server least.
 
-    Values are rendered from parsed ids, which are digits, letters and hyphens.
-
-    Args:
-        config: names the two settings.
-        local: end the setting with the transaction, as SET LOCAL does.
-    """
-    ends = "true" if local else "false"
-    template = (
-        f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {ends}), "
-        f"pg_catalog.set_config('{config.user_setting}', '{{}}', {ends})"
-    )
-
-    def render(tenant: Tenant | None) -> str:
-        return template.format(*_values(tenant))
-
-    return render
-
-
-def commands_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
-    """Return what renders SET commands for both settings, to be sent with another query.
-
-    The server plans and answers nothing for them, and takes no snapshot. pg_stat_statements counts
+    SET commands take it neither a plan nor an answer, nor a snapshot. pg_stat_statements counts
     them without their values from PostgreSQL 18 on; before, each tenant would be an entry.
 
     Args:
         config: names the two settings.
-        local: end the setting with the transaction: SET LOCAL.
+        local: end the setting with the transaction, as SET LOCAL does.
+        version: PostgreSQL's; None for Citus, and for what only speaks its protocol.
 
     Source: PostgreSQL 18 release notes, pg_stat_statements.
     """
-    template = "; ".join(_commands(config, local=local))
+    if version is None or version < _VALUES_LEFT_OUT_FROM:
+        return function_query(config, local=local)
+    return _renderer("; ".join(_commands(config, local=local)))
+
+
+def function_query(config: TenancyConfig, *, local: bool) -> ContextQuery:
+    """Return what renders one `set_config` query for both settings, which any protocol can send.
+
+    Args:
+        config: names the two settings.
+        local: end the setting with the transaction, as SET LOCAL does.
+
+    Source: PostgreSQL manual, 9.28.1 Configuration Settings Functions.
+    """
+    ends = "true" if local else "false"
+    return _renderer(
+        f"select pg_catalog.set_config('{config.organization_setting}', '{{}}', {ends}), "
+        f"pg_catalog.set_config('{config.user_setting}', '{{}}', {ends})"
+    )
+
+
+def _renderer(template: str) -> ContextQuery:
+    """Return what renders the values, which are digits, letters and hyphens of parsed ids."""
 
     def render(tenant: Tenant | None) -> str:
         return template.format(*_values(tenant))

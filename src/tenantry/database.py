@@ -8,6 +8,7 @@ from sqlalchemy import URL, Engine, MetaData, create_engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.pool.base import ResetStyle
 
+from tenantry.admission import Admission
 from tenantry.config import (
     DEFAULT_CONFIG,
     SYNCHRONOUS_DRIVERS,
@@ -152,7 +153,9 @@ def _protect(
             "pool_reset_on_return='commit' would commit what was left unfinished for a tenant: "
             "leave it at 'rollback'"
         )
-    tenancy = Tenancy(config, driver, mode=mode, scope=scope, context=context, metadata=metadata)
+    tenancy = Tenancy(
+        Admission(config, driver, mode=mode, scope=scope, context=context, metadata=metadata)
+    )
     engine.update_execution_options(**{TENANCY_OPTION: tenancy})
     engine.dialect.statement_compiler = type(
         "TenantCompiler",

@@ -1,6 +1,7 @@
 """The probe: does this connection's server keep tenants apart, and how is it reached."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +21,9 @@ _SETTINGS: Final = (
     "set local search_path = pg_catalog, pg_temp",
     "set local quote_all_identifiers = off",
 )
+
+# What is not PostgreSQL itself numbers its versions otherwise.
+_POSTGRESQL: Final = re.compile(r"(\d+)(\.\d+|devel|(beta|rc)\d+)( \(.*\))?")
 
 Execute = Callable[[Any, tuple[str, ...], Mapping[str, str]], None]
 """Executes commands one after the other on a cursor; parameters, as psycopg2 has them, are of the
@@ -98,6 +102,12 @@ class Isolation:
     shared_tables: tuple[tuple[str, str], ...]
     own_code: tuple[str, ...]
     steady_functions: frozenset[str]
+
+    @property
+    def postgresql(self) -> int | None:
+        """The major version; None for Citus, and for what only speaks PostgreSQL's protocol."""
+        version = None if self.citus else _POSTGRESQL.fullmatch(self.server_version)
+        return int(version[1]) if version else None
 
     @property
     def enforced(self) -> bool:

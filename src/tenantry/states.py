@@ -48,6 +48,7 @@ class ConnectionState:
         isolation: what the probe found.
         write: tells the server who the tenant is, in a message of its own.
         way: how a transaction's context reaches the server.
+        clear: says that there is no tenant, until something else is said.
         local: the setting ends with the transaction.
         guarded: explicit filters are the only wall.
         written: what the server was told last, or will be by its next message, and still holds.
@@ -65,6 +66,7 @@ class ConnectionState:
     isolation: Isolation
     write: ContextWriter
     way: Way
+    clear: str
     local: bool
     guarded: bool
     written: Tenant | Unknown | None = UNKNOWN

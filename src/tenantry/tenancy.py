@@ -1,12 +1,10 @@
 """What the layer does when an engine connects, begins, executes and gives a connection back."""
 
-import functools
-import logging
 import re
 import weakref
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, MetaData, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -16,24 +14,16 @@ from sqlalchemy.sql.expression import (
     SavepointClause,
 )
 
+from tenantry.admission import Admission
 from tenantry.binding import Binding, agreed_tenant
-from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
-from tenantry.context import Tenant, command_writer, function_writer
+from tenantry.context import Tenant
 from tenantry.diagnosis import diagnose
 from tenantry.dialects import TenantContext, extend_dialect
-from tenantry.drivers import Driver
-from tenantry.exceptions import (
-    ConfigurationError,
-    IsolationNotEnforcedError,
-    MissingMigrationsError,
-)
+from tenantry.exceptions import ConfigurationError
 from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
 from tenantry.gate import check_seen, check_statement, check_tenant_given
-from tenantry.probe import Isolation
 from tenantry.states import UNKNOWN, ConnectionState
 from tenantry.ways import replace_session_tenant
-
-logger = logging.getLogger("tenantry")
 
 TENANCY_OPTION: Final = "tenantry"
 TENANT_OPTION: Final = "tenantry_tenant"
@@ -48,39 +38,12 @@ _ROLLS_BACK: Final = re.compile(r"\brollback\b.*\bto\b", re.IGNORECASE | re.DOTA
 class Tenancy:
     """The tenant layer of one engine: its configuration and its event handlers."""
 
-    def __init__(
-        self,
-        config: TenancyConfig,
-        driver: Driver,
-        *,
-        mode: Mode,
-        scope: Scope,
-        context: ContextWay,
-        metadata: MetaData | None,
-    ) -> None:
-        """Keep the configuration; `protect_engine` connects the handlers.
-
-        Raises:
-            ConfigurationError: there is no such mode, scope or way, or not with this driver.
-        """
-        for name, value, choices in (
-            ("mode", mode, Mode),
-            ("scope", scope, Scope),
-            ("context", context, ContextWay),
-        ):
-            if value not in get_args(choices):
-                raise ConfigurationError(
-                    f"{name} {value!r} is unknown: use one of {', '.join(get_args(choices))}"
-                )
-        driver.check(mode=mode, scope=scope, context=context)
-        self.config = config
-        self.driver = driver
-        self.mode = mode
-        self.scope = scope
-        self.context = context
-        self.metadata = metadata
-        self.filtering = Filtering(config)
-        self.warned = False
+    def __init__(self, admission: Admission) -> None:
+        """Take what admits connections; `protect_engine` connects the handlers."""
+        self.admission = admission
+        self.config = admission.config
+        self.driver = admission.driver
+        self.filtering = Filtering(admission.config)
         self._engine: weakref.ref[Engine] | None = None
 
     def protect(self, engine: Engine) -> None:
@@ -96,9 +59,9 @@ class Tenancy:
         event.listen(engine, "do_executemany", self.on_execute)
         event.listen(engine, "do_execute_no_params", self.on_execute_no_params)
         extend_dialect(engine, self, ends=self.driver.always_local)
-        if self.context == "separate":
+        if self.admission.context == "separate":
             self._announce_at_once()
-        if self.mode in {"filters", "both"}:
+        if self.admission.mode in {"filters", "both"}:
             self._filter()
 
     def _filter(self) -> None:
@@ -120,87 +83,17 @@ class Tenancy:
     def on_connect(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         """Probe a new physical connection, decide how its tenants are kept apart, say so once."""
         try:
-            record.info[TENANCY_OPTION] = self._examine(dbapi_connection)
+            state = self.admission.admit(dbapi_connection)
         except BaseException:
             dbapi_connection.close()
             raise
-
-    def _examine(self, dbapi_connection: Any) -> ConnectionState:
-        isolation = self.driver.examine(dbapi_connection, self.config, self.metadata)
-        where = f"database {isolation.database!r} as role {isolation.role!r}"
-        if self.mode != "filters" and not isolation.tenant_tables:
-            raise MissingMigrationsError(
-                f"{where}: no table has the column {self.config.tenant_column!r}; run "
-                "`alembic upgrade head` with MIGRATION_DATABASE_URL set to the owner's URL"
-            )
-        if isolation.missing_tables:
-            raise MissingMigrationsError(
-                f"{where}: the models describe {', '.join(isolation.missing_tables)}, which the "
-                "database does not have; run `alembic upgrade head`"
-            )
-        if self.mode != "filters" and not isolation.enforced:
-            reasons = _summary(isolation.reasons)
-            if self.mode == "database" or not self.driver.guards_cursors:
-                raise IsolationNotEnforcedError(
-                    f"{where} does not keep tenants apart: {reasons}. `tenantry status` shows the "
-                    "whole state; connect as a login that is a member of "
-                    f"{self.config.app_role!r} alone, after `alembic upgrade head`"
-                    + (
-                        ""
-                        if self.driver.guards_cursors
-                        else "; explicit filters stand in for the wall with psycopg2 alone"
-                    )
-                )
-            if not self.warned:
-                self.warned = True
-                logger.warning(
-                    "ROW-LEVEL SECURITY DOES NOT KEEP TENANTS APART in %s: %s. Explicit filters "
-                    "stand in for it, and statements that cannot be filtered are refused.",
-                    where,
-                    reasons,
-                )
+        if state.guarded and not self.filtering.active:
             self._filter()
-        self.filtering.learn(isolation.tenant_tables, isolation.shared_tables, isolation.own_code)
-        if isolation.stored_default:
-            logger.warning(
-                "%s starts with a tenant set by a stored default; the layer overwrites it, other "
-                "clients do not: `alter role … reset %s`",
-                where,
-                self.config.organization_setting,
-            )
-        return self._prepare(dbapi_connection, isolation)
-
-    def _prepare(self, dbapi_connection: Any, isolation: Isolation) -> ConnectionState:
-        shared_backend = isolation.pooled or isolation.citus
-        if self.scope == "session" and shared_backend:
-            raise ConfigurationError(
-                "scope 'session' was asked for, and a pooler (or Citus) stands in between, where a "
-                "session's setting is read by other clients: use scope 'auto' or 'transaction'"
-            )
-        local = self.scope == "transaction" or shared_backend or self.driver.always_local
-        guarded = self.mode == "filters" or not isolation.enforced
-        state = ConnectionState(
-            isolation=isolation,
-            write=(
-                command_writer(self.config)
-                if isolation.citus
-                else function_writer(self.config, local=local)
-            ),
-            way=self.driver.way(
-                dbapi_connection, isolation, self.config, self.context, local=local
-            ),
-            local=local,
-            guarded=guarded,
-        )
         if not state.way.waits:
             self._announce_at_once()
-        if not local:
-            replace_session_tenant(dbapi_connection, state, None)
-        elif isolation.stored_default:
-            # What goes round the transactions would find it.
-            self.driver.send(dbapi_connection, self._clear_statement)
-        self.driver.attach(dbapi_connection, state)
-        return state
+        isolation = state.isolation
+        self.filtering.learn(isolation.tenant_tables, isolation.shared_tables, isolation.own_code)
+        record.info[TENANCY_OPTION] = state
 
     def on_checkout(
         self, dbapi_connection: Any, record: ConnectionPoolEntry, _proxy: object
@@ -236,20 +129,13 @@ class Tenancy:
         state.end_transaction()
         self.driver.end(dbapi_connection)
         if not state.isolation.pooled and (state.traces or state.holds is not None):
-            message = self._clear_statement
+            message = state.clear
             if state.traces:
                 message = f"{self.driver.discard}; {message}"
             self.driver.send(dbapi_connection, message)
             state.holds = None
             state.traces = self.driver.overlooks(dbapi_connection)
         self.driver.forget(dbapi_connection)
-
-    @functools.cached_property
-    def _clear_statement(self) -> str:
-        return (
-            f"select pg_catalog.set_config('{self.config.organization_setting}', '', false), "
-            f"pg_catalog.set_config('{self.config.user_setting}', '', false)"
-        )
 
     # Transactions
 
@@ -422,7 +308,7 @@ class Tenancy:
 
     def on_error(self, context: ExceptionContext) -> BaseException | None:
         """Return the error of the library's own that says what to do, to be raised instead."""
-        return diagnose(context, self.metadata, self.config)
+        return diagnose(context, self.admission.metadata, self.config)
 
 
 def connection_state(connection: Connection) -> ConnectionState:
@@ -463,8 +349,3 @@ def _bound_tenant(connection: Connection, state: ConnectionState) -> Tenant | No
     if own is None and len(users) == 1:
         return users[0].tenant
     return agreed_tenant(own, users)
-
-
-def _summary(reasons: tuple[str, ...], shown: int = 3) -> str:
-    more = f"; and {len(reasons) - shown} more" if len(reasons) > shown else ""
-    return "; ".join(reasons[:shown]) + more

@@ -122,7 +122,7 @@ def _interrupt() -> None:
 def way_of(engine: Engine) -> type[Separate]:
     """Return the class of the way in which this engine's connections send the tenant."""
     tenancy: Tenancy = engine.get_execution_options()[TENANCY_OPTION]
-    return {"separate": Separate, "begin": Folded}.get(tenancy.context, Prefixed)
+    return {"separate": Separate, "begin": Folded}.get(tenancy.admission.context, Prefixed)
 
 
 def _once(way: type[Separate], name: str, instead: Callable[..., None]) -> Iterator[None]:

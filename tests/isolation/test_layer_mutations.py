@@ -190,6 +190,7 @@ def test_without_the_gate_a_row_is_planted(world: World, monkeypatch: pytest.Mon
 def test_with_filters_off_and_no_wall_nothing_is_hidden(world: World) -> None:
     """Filters that are off are noticed: the statements are refused, not run unfiltered."""
     with world.engine(FILTERS) as engine:
+        engine.connect().close()
         layer(engine).filtering.active = False
         with pytest.raises(UnfilterableStatementError):
             session_checks.check_orm_reads_are_confined(engine)

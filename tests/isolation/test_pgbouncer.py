@@ -19,6 +19,7 @@ from tenantry import (
     create_tenant_engine,
     set_tenant,
 )
+from tenantry.admission import Admission
 from tenantry.config import Scope
 from tenantry.database import TENANCY_OPTION, Tenancy, connection_state
 
@@ -183,13 +184,13 @@ def test_session_scope_behind_the_pooler_does_leak(
     client: Client, pooled_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the pooler were not recognised, one client would read the other's rows: tests can fail."""
-    examine = Tenancy._prepare
+    choose = Admission.choose
 
-    def unrecognised(tenancy: Tenancy, driver: object, isolation: Isolation) -> object:
+    def unrecognised(admission: Admission, driver: object, isolation: Isolation) -> object:
         values = {name: getattr(isolation, name) for name in Isolation.__slots__}
-        return examine(tenancy, driver, Isolation(**values | {"pooled": False}))
+        return choose(admission, driver, Isolation(**values | {"pooled": False}))
 
-    monkeypatch.setattr(Tenancy, "_prepare", unrecognised)
+    monkeypatch.setattr(Admission, "choose", unrecognised)
     with client(pooled_url) as first, client(pooled_url) as second:
         with second.connect() as connection:
             assert isinstance(connection.get_execution_options()[TENANCY_OPTION], Tenancy)

@@ -11,9 +11,9 @@ from tenantry import InvalidTenantError, TenancyConfig, Tenant
 from tenantry.config import IdType
 from tenantry.context import (
     command_writer,
-    commands_query,
     function_query,
     function_writer,
+    setting_query,
 )
 
 A = uuid.UUID("00000000-0000-0000-0000-00000000000a")
@@ -151,14 +151,22 @@ def test_function_writer_sends_one_query(
     ("tenant", "values"),
     [(Tenant(A, USER), (A, USER)), (Tenant(A), (A, "")), (None, ("", ""))],
 )
-def test_commands_query_sets_both_in_one_message(
+def test_setting_query_sets_both_in_one_message(
     local: bool, command: str, tenant: Tenant | None, values: tuple[object, object]
 ) -> None:
     """Both settings go in one string; without a tenant both are emptied."""
-    assert commands_query(TenancyConfig(), local=local)(tenant) == (
+    assert setting_query(TenancyConfig(), local=local, version=18)(tenant) == (
         f'{command} "app"."current_organization" = \'{values[0]}\'; '
         f'{command} "app"."current_user" = \'{values[1]}\''
     )
+
+
+@pytest.mark.parametrize("version", [None, 14, 17])
+def test_setting_query_is_no_command_where_each_would_be_counted(version: int | None) -> None:
+    """Before PostgreSQL 18 pg_stat_statements would have an entry for each tenant."""
+    query = setting_query(TenancyConfig(), local=True, version=version)(Tenant(A))
+    assert query == function_query(TenancyConfig(), local=True)(Tenant(A))
+    assert query.startswith("select pg_catalog.set_config(")
 
 
 def test_command_writer_sends_each_setting_by_itself() -> None:
@@ -188,5 +196,5 @@ def test_command_writer_renders_nothing_but_parsed_ids(id_type: IdType) -> None:
     tenant = Tenant.parse(value, value, config=config)
     command_writer(config)(cursor, tenant)
     sent = [message for message, _ in cursor.sent]
-    sent += [query(config, local=True)(tenant) for query in (commands_query, function_query)]
+    sent += [setting_query(config, local=True, version=each)(tenant) for each in (15, 18)]
     assert not any("drop" in message for message in sent)

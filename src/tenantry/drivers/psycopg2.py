@@ -1,6 +1,5 @@
 """psycopg2: cursors of the layer's own carry the context, in each scope and way."""
 
-import re
 from typing import Any, Final
 
 from psycopg2 import extensions
@@ -8,7 +7,7 @@ from sqlalchemy import Engine, MetaData, event
 
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
 from tenantry.connections import TenantConnection
-from tenantry.context import commands_query, function_query
+from tenantry.context import setting_query
 from tenantry.drivers import DISCARD, Driver
 from tenantry.exceptions import ConfigurationError
 from tenantry.probe import Isolation, probe
@@ -16,11 +15,6 @@ from tenantry.states import ConnectionState, Way
 from tenantry.ways import Folded, Prefixed, Separate, outside_transaction
 
 _IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
-
-# PostgreSQL's own; what only speaks its protocol numbers its versions otherwise.
-_POSTGRESQL: Final = re.compile(r"(\d+)(\.\d+|devel|(beta|rc)\d+)( \(.*\))?")
-# The first whose pg_stat_statements leaves the values out of SET.
-_COMMANDS_FROM: Final = 18
 
 
 class Psycopg2(Driver):
@@ -65,12 +59,10 @@ class Psycopg2(Driver):
                 )
                 + ", or use context 'auto' or 'separate'"
             )
-        postgresql = _POSTGRESQL.fullmatch(isolation.server_version)
-        known = own and not isolation.citus and postgresql
+        known = own and isolation.postgresql is not None
         if context == "separate" or (context == "auto" and not known):
             return Separate()
-        commands = postgresql and int(postgresql[1]) >= _COMMANDS_FROM
-        query = (commands_query if commands else function_query)(config, local=local)
+        query = setting_query(config, local=local, version=isolation.postgresql)
         return Folded(query) if context == "begin" else Prefixed(query)
 
     def attach(self, connection: Any, state: ConnectionState) -> None:

@@ -53,6 +53,10 @@ class ResultUnreachableError(AssayError):
     """The store of the tasks' results does not answer."""
 
 
+class ProviderUnreachableError(AssayError):
+    """The identity provider's keys cannot be fetched, so that nothing it signed can be verified."""
+
+
 class UnreadableFileError(AssayError):
     """A file to import is missing, empty, not a file, not of a known format, or may not be read."""
 

@@ -250,12 +250,12 @@ def test_use_is_noted_and_the_token_is_not_stored(site: Site) -> None:
     assert not any(site.first.token in text for text in stored)
 
 
-def limited(engine: Engine, **rates: str) -> TestClient:
+def limited(engine: Engine, provider: IdentityProvider = PROVIDER, **rates: str) -> TestClient:
     """Return a client of an application with these rates.
 
     They count in windows of the clock: those of a minute often end in the middle of a test.
     """
-    policy = replace(ApiPolicy(), identity_provider=PROVIDER, **rates)  # type: ignore[arg-type]
+    policy = replace(ApiPolicy(), identity_provider=provider, **rates)  # type: ignore[arg-type]
     return TestClient(create_app(Settings(api=policy), sessions=sessionmaker(engine)))
 
 
@@ -272,6 +272,19 @@ def test_address_that_fails_too_often_waits(engine: Engine) -> None:
         assert waits.json() == {"title": "Too Many Requests", "status": 429}
         assert served.get("/test_sets", headers=member.headers).status_code == 429
         assert served.get("/test_sets").status_code == 401
+
+
+def test_silent_provider_is_nobodys_failure(engine: Engine) -> None:
+    """Where no key can be fetched, its users are asked to try again, and API tokens still count."""
+    member = new_member(engine, uuid.uuid4().hex)
+    silent = replace(PROVIDER, key=None, jwks_url="https://127.0.0.1:1/keys")
+    theirs = jwt.encode(claims(member), KEY, "RS256", headers={"kid": "one"})
+    with limited(engine, silent, failed_logins="1/day") as served:
+        for _ in range(3):
+            waits = served.get("/test_sets", headers={"Authorization": f"Bearer {theirs}"})
+            assert waits.status_code == 503
+            assert waits.headers["retry-after"] == "1"
+        assert served.get("/test_sets", headers=member.headers).status_code == 200
 
 
 def test_token_has_an_allowance_of_its_own(engine: Engine) -> None:

@@ -19,6 +19,7 @@ from assay.exceptions import (
     InUseError,
     InvalidValueError,
     MissingColumnError,
+    ProviderUnreachableError,
     RateLimitedError,
     RefusedEndpointError,
     ResultUnreachableError,
@@ -70,6 +71,7 @@ def add_assay_problems(app: FastAPI) -> None:
     add_problem(app, RateLimitedError, _delay)
     add_problem(app, StorageError, _postpone)
     add_problem(app, ResultUnreachableError, _postpone)
+    add_problem(app, ProviderUnreachableError, _postpone)
 
 
 def _respond(error: AssayError) -> ProblemResponse:

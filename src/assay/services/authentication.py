@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from assay.config import ApiPolicy, IdentityProvider
-from assay.exceptions import AuthenticationError, RateLimitedError
+from assay.exceptions import AuthenticationError, ProviderUnreachableError, RateLimitedError
 from assay.models import User
 from assay.services.tokens import TOKEN_PREFIX, find_owner, note_use, token_hash
 from tenantry import ConfigurationError, tenant_scope
@@ -73,6 +73,7 @@ class Authenticator:
 
         Raises:
             AuthenticationError: it is nobody's.
+            ProviderUnreachableError: nobody can say whose it is; it counts as no failure.
             RateLimitedError: the address failed too often, or the token made too many requests.
         """
         if not self._limiter.test(self._failures, "failures", address):
@@ -126,6 +127,9 @@ class Verifier:
     def verify(self, token: str) -> Principal | None:
         """Return the user and organization that the provider vouches for, or None.
 
+        Raises:
+            ProviderUnreachableError: the provider's keys cannot be fetched.
+
         Source: RFC 8725, JSON Web Token Best Current Practices.
         """
         provider = self._provider
@@ -148,7 +152,9 @@ class Verifier:
                 _uuid(claims[provider.organization_claim]), _uuid(claims[provider.user_claim])
             )
         except jwt.PyJWKClientConnectionError as error:
-            logger.warning("the identity provider's keys cannot be fetched: %s", error)
+            raise ProviderUnreachableError(
+                f"the identity provider's keys cannot be fetched: {error}"
+            ) from error
         except (jwt.PyJWTError, ValueError) as error:
             logger.info("a JSON Web Token was refused: %s", type(error).__name__)
         return None

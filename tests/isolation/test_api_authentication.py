@@ -22,6 +22,7 @@ from tests.fixtures.api_app import create_app
 from tests.fixtures.api_site import Member, Site, new_member, new_site
 
 from assay.config import ApiPolicy, IdentityProvider, Settings
+from assay.exceptions import AuthenticationError, RateLimitedError
 from assay.models import ApiToken, Base
 from assay.services import authentication
 from assay.services.tokens import issue_token, revoke_token, token_hash
@@ -272,6 +273,28 @@ def test_address_that_fails_too_often_waits(engine: Engine) -> None:
         assert waits.json() == {"title": "Too Many Requests", "status": 429}
         assert served.get("/test_sets", headers=member.headers).status_code == 429
         assert served.get("/test_sets").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("addresses", "together"),
+    [
+        (("2001:db8::1", "2001:db8::ffff:2"), True),
+        (("2001:db8::1", "2001:db8:0:1::1"), False),
+        (("192.0.2.1", "::ffff:192.0.2.1"), True),
+        (("192.0.2.1", "192.0.2.2"), False),
+        (("a socket's", "a socket's"), True),
+    ],
+)
+def test_failures_are_counted_for_what_one_client_can_be(
+    engine: Engine, addresses: tuple[str, str], together: bool
+) -> None:
+    """Another address of the same network of IPv6 has failed as often."""
+    policy = replace(ApiPolicy(), failed_logins="1/day")
+    authenticator = authentication.Authenticator(policy, sessionmaker(engine))
+    second = RateLimitedError if together else AuthenticationError
+    for address, error in zip(addresses, (AuthenticationError, second), strict=True):
+        with pytest.raises(error):
+            authenticator.authenticate("assay_bad", address)
 
 
 def test_silent_provider_is_nobodys_failure(engine: Engine) -> None:

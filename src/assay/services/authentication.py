@@ -1,5 +1,6 @@
 """Who a request is from: an API token's user, or the one an identity provider vouches for."""
 
+import ipaddress
 import logging
 import time
 import uuid
@@ -69,22 +70,23 @@ class Authenticator:
 
         Args:
             credential: as it came.
-            address: the client's, which its failures are counted for.
+            address: the client's, which its failures are counted for; of IPv6, all of its /64.
 
         Raises:
             AuthenticationError: it is nobody's.
             ProviderUnreachableError: nobody can say whose it is; it counts as no failure.
             RateLimitedError: the address failed too often, or the token made too many requests.
         """
-        if not self._limiter.test(self._failures, "failures", address):
-            raise self._limited(self._failures, "failures", address)
+        place = _place(address)
+        if not self._limiter.test(self._failures, "failures", place):
+            raise self._limited(self._failures, "failures", place)
         # By its hash: who knows no more than the prefix cannot use up another's allowance.
         digest = token_hash(credential).hex()
         if not self._limiter.hit(self._requests, "requests", digest):
             raise self._limited(self._requests, "requests", digest)
         principal = self._identify(credential, digest)
         if principal is None:
-            self._limiter.hit(self._failures, "failures", address)
+            self._limiter.hit(self._failures, "failures", place)
             raise AuthenticationError("a valid token is needed")
         return principal
 
@@ -182,6 +184,22 @@ class _ProviderKeys(jwt.PyJWKClient):
         except (jwt.PyJWKClientConnectionError, OSError) as error:
             self._again_at = time.monotonic() + _UNREACHABLE
             raise jwt.PyJWKClientConnectionError(str(error)) from error
+
+
+def _place(address: str) -> str:
+    """Return what one client cannot leave by choosing another address: of IPv6, its network.
+
+    Source: RFC 6177, IPv6 Address Assignment to End Sites.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
 
 
 def _uuid(claim: object) -> uuid.UUID:

@@ -10,6 +10,9 @@ from tenantry.exceptions import InvalidTenantError
 
 TenantId = uuid.UUID | int
 
+CLOSE: Final = "close all"
+"""Closes the cursors of a session, in which a policy asks for the tenant whenever a scan begins."""
+
 _VALUES_LEFT_OUT_FROM: Final = 18
 _INTEGER_RANGES = {"integer": range(-(2**31), 2**31), "bigint": range(-(2**63), 2**63)}
 
@@ -71,8 +74,14 @@ class Cursor(Protocol):
         """Execute one message."""
 
 
-ContextWriter = Callable[[Cursor, Tenant | None], None]
-"""Sends a tenant, or its absence, to the server on an open cursor."""
+class ContextWriter(Protocol):
+    """Sends a tenant, or its absence, to the server on an open cursor."""
+
+    def __call__(
+        self, cursor: Cursor, tenant: Tenant | None, *, close_cursors: bool = False
+    ) -> None:
+        """Send it; first close those of the tenant before, which would read the next one's rows."""
+
 
 ContextQuery = Callable[[Tenant | None], str]
 """Renders what sets a tenant, or its absence, in one message; it holds no percent sign."""
@@ -135,8 +144,8 @@ def function_writer(config: TenancyConfig, *, local: bool) -> ContextWriter:
         f"pg_catalog.set_config('{config.user_setting}', %s, {local})"
     )
 
-    def write(cursor: Cursor, tenant: Tenant | None) -> None:
-        cursor.execute(statement, _values(tenant))
+    def write(cursor: Cursor, tenant: Tenant | None, *, close_cursors: bool = False) -> None:
+        cursor.execute(f"{CLOSE}; {statement}" if close_cursors else statement, _values(tenant))
 
     return write
 
@@ -149,7 +158,9 @@ def command_writer(config: TenancyConfig) -> ContextWriter:
     """
     commands = _commands(config, local=True)
 
-    def write(cursor: Cursor, tenant: Tenant | None) -> None:
+    def write(cursor: Cursor, tenant: Tenant | None, *, close_cursors: bool = False) -> None:
+        if close_cursors:
+            cursor.execute(CLOSE)
         cursor.execute("set local citus.propagate_set_commands = 'local'")
         for command, value in zip(commands, _values(tenant), strict=True):
             cursor.execute(command.format(value))

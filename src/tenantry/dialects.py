@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.engine.interfaces import Dialect
 
+from tenantry.filters import statement_tenant
+
 
 class Listener(Protocol):
     """What the layer wants to be told; a proxied connection is the pool's."""
@@ -31,6 +33,12 @@ class Listener(Protocol):
 
     def on_statement(self, context: Any, statement: str) -> None:
         """A statement is about to be executed, of which nobody else was told."""
+
+    def on_execute(self, cursor: Any, statement: str, context: Any) -> None:
+        """A statement is executed now."""
+
+    def statement_tenant(self, connection: Connection) -> Any:
+        """Return whose statement is asked for on a Connection."""
 
     def on_end(self, dbapi_connection: Any) -> None:
         """A transaction is about to end."""
@@ -51,6 +59,23 @@ class TenantDialect(Dialect):
         self.tenancy.on_begin_twophase(connection)
         super().do_begin_twophase(connection, xid)
 
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        """Execute, for whom the statement was passed: other listeners may have executed some."""
+        self.tenancy.on_execute(cursor, statement, context)
+        super().do_execute(cursor, statement, parameters, context)
+
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        """Execute, for whom the statement was passed."""
+        self.tenancy.on_execute(cursor, statement, context)
+        super().do_executemany(cursor, statement, parameters, context)
+
+    def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
+        """Execute, for whom the statement was passed."""
+        self.tenancy.on_execute(cursor, statement, context)
+        super().do_execute_no_params(cursor, statement, context)
+
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
         """Roll back to a savepoint, which takes back what the server was told since."""
         self.tenancy.on_rollback_to_savepoint(connection)
@@ -63,10 +88,16 @@ class TenantContext(DefaultExecutionContext):
     Attributes:
         passed: the layer lets it be executed.
         guarded: it is executed on a cursor that refuses what was not checked.
+        tenant: whose it was when it was passed.
+        state: of the physical connection that it was passed for; None where there is no layer.
+        turn: which of that connection's statements it is.
     """
 
     passed = False
     guarded = False
+    tenant: Any = None
+    state: Any = None
+    turn = 0
 
     def pre_exec(self) -> None:
         """Have the layer pass or refuse the statement."""
@@ -80,6 +111,19 @@ class TenantContext(DefaultExecutionContext):
             )
         self.passed = True
         cast("Any", super()).pre_exec()
+
+
+class FilteringContext(TenantContext):
+    """Has the explicit filters name whose statement it is, while its parameters are collected."""
+
+    @classmethod
+    def _init_compiled(cls, dialect: Any, connection: Connection, *args: Any, **kwargs: Any) -> Any:
+        outer = statement_tenant.get()
+        statement_tenant.set(dialect.tenancy.statement_tenant(connection))
+        try:
+            return super()._init_compiled(dialect, connection, *args, **kwargs)
+        finally:
+            statement_tenant.set(outer)
 
 
 class EndingDialect(TenantDialect):
@@ -115,8 +159,8 @@ def _within(layer: Any, own: Any) -> type:
 
 
 @functools.cache
-def _told(own: Any) -> type:
-    return type(f"Tenant{own.__name__}", (TenantContext, own), {})
+def _told(own: Any, context: type) -> type:
+    return type(f"Tenant{own.__name__}", (context, own), {})
 
 
 def extend_dialect(engine: Engine, tenancy: Listener, *, ends: bool) -> None:
@@ -130,5 +174,11 @@ def extend_dialect(engine: Engine, tenancy: Listener, *, ends: bool) -> None:
     dialect: Any = engine.dialect
     layer = EndingDialect if ends else TenantDialect
     dialect.__class__ = _within(layer, dialect.__class__)
-    dialect.execution_ctx_cls = _told(dialect.execution_ctx_cls)
+    dialect.execution_ctx_cls = _told(dialect.execution_ctx_cls, TenantContext)
     dialect.tenancy = tenancy
+
+
+def filter_statements(engine: Engine) -> None:
+    """Have the parameters of the explicit filters be those of each statement's own tenant."""
+    dialect: Any = engine.dialect
+    dialect.execution_ctx_cls = _told(dialect.execution_ctx_cls, FilteringContext)

@@ -1,10 +1,11 @@
 """Sessions that carry one tenant, from transaction to transaction and connection to connection."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, event
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import (
     Session,
     SessionTransaction,
@@ -14,7 +15,7 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-from tenantry.binding import Binding
+from tenantry.binding import Binding, add_user, users_of
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import Tenant
 from tenantry.database import (
@@ -68,6 +69,9 @@ def set_tenant(target: Target, organization_id: object, user_id: object = None) 
         known = True
     tenant = Tenant.parse(organization_id, user_id, config=config)
     binding = _binding_of(session)
+    if isinstance(session.bind, Connection):
+        # Others may be using it when the Session's begin fails, or before its event is heard.
+        add_user(session.bind, binding)
     if heard_at_begin or not known:
         _bind_early(session, binding)
     if binding.tenant != tenant:
@@ -201,9 +205,12 @@ def _write_own(connection: Connection, tenant: Tenant | None) -> None:
 
 def _refuse_stale_objects(connection: Connection, current: Tenant | None) -> None:
     """Raise TenantSwitchError if a Session on this Connection holds objects of its tenant."""
-    for user in connection_state(connection).users:
+    for user in users_of(connection):
         session = user.session()
-        if session is not None and session.bind is connection and _holds_objects(session):
+        if session is not None and (
+            # What is new is filed under whoever is bound first.
+            session.identity_map.values() or (current is not None and session.new)
+        ):
             raise TenantSwitchError(
                 f"a Session on this Connection holds objects of {current or 'no tenant'}, which "
                 "another tenant would be served from memory: close() or expunge_all() it first"
@@ -316,20 +323,8 @@ def _on_after_begin(
         if get_tenant(session) is not None:
             _protection_of(connection)
         return
-    binding = _binding_of(session)
-    state = connection_state(connection)
-    if connection not in binding.connections:
-        binding.connections.append(connection)
-        state.add_user(binding)
-    _protection_of(connection).update(connection, state)
-
-
-@event.listens_for(Session, "after_transaction_end")
-def _on_after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        binding = _existing_binding(session)
-        if binding is not None:
-            binding.connections.clear()
+    add_user(connection, _binding_of(session))
+    _protection_of(connection).update(connection, connection_state(connection))
 
 
 @event.listens_for(Session, "before_flush")
@@ -360,9 +355,24 @@ def _on_before_flush(session: Session, _context: UOWTransaction, _instances: obj
 def _on_before_attach(session: Session, instance: object) -> None:
     """Refuse an object of another organization, which the identity map would serve later."""
     tenant = get_tenant(session)
+    if tenant is None:
+        connection = _connection_of(session, instance)
+        if connection is not None:
+            tenant = get_tenant(connection)
+            add_user(connection, _binding_of(session))
     if tenant is not None:
         tenancy = _tenancy_of(session)
         check_owner(instance, tenant, DEFAULT_CONFIG if tenancy is None else tenancy.config)
+
+
+def _connection_of(session: Session, instance: object) -> Connection | None:
+    """Return the Connection that an object will be written to, if the Session was given one."""
+    bind: Engine | Connection | None = session.bind
+    if bind is None or type(session).get_bind is not Session.get_bind:
+        with suppress(UnboundExecutionError):
+            bind = session.get_bind(object_mapper(instance))
+    protected = bind is not None and TENANCY_OPTION in bind.get_execution_options()
+    return bind if protected and isinstance(bind, Connection) else None
 
 
 def _bound_through_connection(session: Session) -> bool:

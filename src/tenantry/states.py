@@ -1,13 +1,9 @@
 """What the layer knows of a physical connection, and the interface of the ways to its server."""
 
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection
-
-from tenantry.binding import Binding
 from tenantry.context import ContextWriter, Tenant
 from tenantry.probe import Isolation
 
@@ -35,6 +31,9 @@ class Way(Protocol):
             Whether the server is told before anything else of this transaction.
         """
 
+    def repeat(self, connection: Any, state: "ConnectionState", tenant: Tenant | None) -> None:
+        """Say it again before the next message: the server may have gone back to another tenant."""
+
     def carry(self, _connection: Any, send: Callable[[str], None]) -> None:
         """Have the first message sent, given what this way puts in front of the context."""
         send("")
@@ -52,6 +51,7 @@ class ConnectionState:
         local: the setting ends with the transaction.
         guarded: explicit filters are the only wall.
         written: what the server was told last, or will be by its next message, and still holds.
+        told: what it was told last in this transaction, whether it still holds or not.
         written_at_begin: what it was told all through the transaction, so that it goes back to
             nothing else with ROLLBACK TO a savepoint; UNKNOWN if it was told several.
         pending: the query that tells it, to go in front of the next message.
@@ -59,8 +59,7 @@ class ConnectionState:
         own: the tenant that is bound to the Connection, not to a Session on it.
         traces: something may be left in the session for its next user.
         autocommit: what the driver has when the connection comes from the pool; None before.
-        references: to the Sessions that have used the connection; some may be gone.
-        outer_tenant: that of the statement in whose midst this one is executed.
+        turn: counts the statements that the layer has passed.
     """
 
     isolation: Isolation
@@ -70,37 +69,21 @@ class ConnectionState:
     local: bool
     guarded: bool
     written: Tenant | Unknown | None = UNKNOWN
+    told: Tenant | Unknown | None = UNKNOWN
     written_at_begin: Tenant | Unknown | None = UNKNOWN
     pending: str | None = None
     holds: Tenant | Unknown | None = None
     own: Tenant | None = None
     traces: bool = True
     autocommit: bool | None = None
-    references: list[weakref.ref[Binding]] = field(default_factory=list)
-    outer_tenant: Tenant | None = None
+    turn: int = 0
 
-    @property
-    def users(self) -> list[Binding]:
-        """The Sessions that have used the connection and still exist."""
-        users = [reference() for reference in self.references]
-        return [user for user in users if user is not None]
-
-    def users_on(self, connection: Connection) -> list[Binding]:
-        """Return the Sessions that are in a transaction on this Connection."""
-        users = []
-        for reference in self.references:
-            user = reference()
-            if user is not None and user.uses(connection):
-                users.append(user)
-        return users
-
-    def add_user(self, binding: Binding) -> None:
-        """Note that a Session is using the connection."""
-        others = [each for each in self.references if each() not in {None, binding}]
-        self.references = [*others, binding.reference]
+    def changes_to(self, tenant: Tenant | None) -> bool:
+        """Whether this transaction was another tenant's, or nobody's, whose cursors may be open."""
+        return self.told is not UNKNOWN and self.told != tenant
 
     def end_transaction(self) -> None:
         """Forget what the transaction was told; the next one is told anew."""
-        self.written, self.pending = UNKNOWN, None
+        self.written, self.told, self.pending = UNKNOWN, UNKNOWN, None
         if self.local:
             self.holds = None

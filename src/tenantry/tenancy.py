@@ -15,12 +15,12 @@ from sqlalchemy.sql.expression import (
 )
 
 from tenantry.admission import Admission
-from tenantry.binding import Binding, agreed_tenant
+from tenantry.binding import Binding, agreed_tenant, users_on
 from tenantry.context import Tenant
 from tenantry.diagnosis import diagnose
-from tenantry.dialects import TenantContext, extend_dialect
-from tenantry.exceptions import ConfigurationError
-from tenantry.filters import Filtering, FilteringCompiler, statement_tenant
+from tenantry.dialects import TenantContext, extend_dialect, filter_statements
+from tenantry.exceptions import ConfigurationError, TenantSwitchError
+from tenantry.filters import Filtering, FilteringCompiler
 from tenantry.gate import check_seen, check_statement, check_tenant_given
 from tenantry.states import UNKNOWN, ConnectionState
 from tenantry.ways import replace_session_tenant
@@ -31,8 +31,8 @@ SESSION_OPTION: Final = "tenantry_session"
 
 # They carry no tenant, and the second is all that a failed transaction accepts.
 _SAVEPOINT_CLAUSES: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
-# In text, to a savepoint.
-_ROLLS_BACK: Final = re.compile(r"\brollback\b.*\bto\b", re.IGNORECASE | re.DOTALL)
+_ROLLS_BACK: Final = re.compile(r"\b(?:rollback|abort)\b", re.IGNORECASE)
+_ROLLBACK: Final = re.compile(r"\s*(?:rollback|abort)\b[^;]*;?\s*", re.IGNORECASE)
 
 
 class Tenancy:
@@ -53,11 +53,8 @@ class Tenancy:
         event.listen(engine, "connect", self.on_connect)
         event.listen(engine, "reset", self.on_reset)
         event.listen(engine, "checkout", self.on_checkout)
-        # Events of the dialect, which cost what their own listeners do; see there for the others.
+        # An event of the dialect, which costs what its own listeners do; see there for the others.
         event.listen(engine, "handle_error", self.on_error)
-        event.listen(engine, "do_execute", self.on_execute)
-        event.listen(engine, "do_executemany", self.on_execute)
-        event.listen(engine, "do_execute_no_params", self.on_execute_no_params)
         extend_dialect(engine, self, ends=self.driver.always_local)
         if self.admission.context == "separate":
             self._announce_at_once()
@@ -68,8 +65,12 @@ class Tenancy:
         """Filter what is compiled from now on; a handler that is not needed is not paid for."""
         engine = self._engine() if self._engine else None
         if engine is not None:
-            event.listen(engine, "before_execute", self.on_before_execute)
+            filter_statements(engine)
             event.listen(engine, "after_cursor_execute", self.on_after_cursor_execute)
+            # A listener of the application's may execute in the dialect's place.
+            event.listen(engine, "do_execute", self.on_do_execute)
+            event.listen(engine, "do_executemany", self.on_do_execute)
+            event.listen(engine, "do_execute_no_params", self.on_do_execute_no_params)
         self.filtering.active = True
 
     def _announce_at_once(self) -> None:
@@ -160,13 +161,13 @@ class Tenancy:
         state = connection_state(connection)
         if not state.way.waits:
             state.end_transaction()
-            self._announce_on(connection, state, _bound_tenant(connection, state))
+            self._announce_on(connection, state, bound_tenant(connection))
             state.written_at_begin = state.written
 
     def on_begin_twophase(self, connection: Connection) -> None:
         """Leave it to the first statement: nothing may be sent ahead of a two-phase begin."""
         state = connection_state(connection)
-        tenant = _bound_tenant(connection, state)
+        tenant = bound_tenant(connection)
         if state.way.waits:
             state.end_transaction()
             self._announce_on(connection, state, tenant)
@@ -201,7 +202,7 @@ class Tenancy:
 
     def update(self, connection: Connection, state: ConnectionState) -> None:
         """Tell the server who the tenant is, unless it knows."""
-        self._update(connection, state, _bound_tenant(connection, state))
+        self._update(connection, state, bound_tenant(connection))
 
     def _update(
         self, connection: Connection, state: ConnectionState, tenant: Tenant | None
@@ -209,6 +210,12 @@ class Tenancy:
         written = state.written
         if (written is not tenant and written != tenant) or not connection.in_transaction():
             self._announce_on(connection, state, tenant)
+        elif state.written_at_begin is UNKNOWN:
+            # What goes round SQLAlchemy may have gone back to a savepoint, and so to another one.
+            try:
+                state.way.repeat(connection.connection.dbapi_connection, state, tenant)
+            except connection.dialect.loaded_dbapi.Error as error:
+                _raise_as_sqlalchemy(connection, error)
 
     def _announce_on(
         self, connection: Connection, state: ConnectionState, tenant: Tenant | None
@@ -216,8 +223,7 @@ class Tenancy:
         try:
             self._announce(connection.connection.dbapi_connection, state, tenant)
         except connection.dialect.loaded_dbapi.Error as error:
-            # SQLAlchemy's own way: it recognises a lost connection, and raises.
-            connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
+            _raise_as_sqlalchemy(connection, error)
 
     def _announce(
         self, dbapi_connection: Any, state: ConnectionState, tenant: Tenant | None
@@ -233,7 +239,7 @@ class Tenancy:
         elif state.written_at_begin != tenant:
             # A savepoint may be set, and gone back to, while this one is in place.
             state.written_at_begin = UNKNOWN
-        state.written = tenant
+        state.written = state.told = tenant
 
     def write_between_transactions(self, connection: Connection, tenant: Tenant | None) -> None:
         """Replace a tenant that an idle connection still holds; a raw cursor would see it."""
@@ -244,26 +250,47 @@ class Tenancy:
 
     # Statements
 
-    def on_before_execute(self, connection: Connection, *_: Any) -> None:
-        """Let the compiler's filter know whose statement this is."""
-        state: ConnectionState | None = connection.info.get(TENANCY_OPTION)
-        if self.filtering.active and state is not None:
-            state.outer_tenant = statement_tenant.get()
-            statement_tenant.set(bound_tenant(connection))
+    def statement_tenant(self, connection: Connection) -> Tenant | None:
+        """Return whose statement is asked for, so that the compiler's filters can name them."""
+        return bound_tenant(connection)
 
-    def on_execute_no_params(self, cursor: Any, statement: str, context: Any) -> None:
+    def on_do_execute(self, cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+        """Pass what is executed before its statement is, such as a column's default."""
+        self.on_execute(cursor, statement, context)
+
+    def on_do_execute_no_params(self, cursor: Any, statement: str, context: Any) -> None:
         """Do as for a statement with parameters."""
-        self.on_execute(cursor, statement, None, context)
+        self.on_execute(cursor, statement, context)
 
-    def on_execute(self, cursor: Any, statement: str, _parameters: Any, context: Any) -> None:
+    def on_execute(self, cursor: Any, statement: str, context: Any) -> None:
         """Pass what is executed before its statement is, such as a column's default."""
         if context is None:
             return
+        state = context.state
         if not context.passed:
             self.on_statement(context, statement)
+        elif state is not None and (
+            state.turn != context.turn
+            or (state.written is not context.tenant and state.written != context.tenant)
+        ):
+            self._pass_again(context, state)
         if context.guarded:
             # Each batch of rows is executed on a cursor that was checked for it.
             cursor.checked = True
+
+    def _pass_again(self, context: TenantContext, state: ConnectionState) -> None:
+        """Tell the server again whose statement it is, after a listener executed another one.
+
+        Raises:
+            TenantSwitchError: the Connection has become another tenant's in the meantime.
+        """
+        connection = context.root_connection
+        if bound_tenant(connection) != context.tenant:
+            raise TenantSwitchError(
+                "a listener has made the Connection another tenant's in the midst of a statement "
+                f"of {context.tenant or 'nobody'}: give it a Connection of its own"
+            )
+        self._update(connection, state, context.tenant)
 
     def on_statement(self, context: TenantContext, statement: str) -> None:
         """See that the server knows the tenant; refuse what filters alone cannot confine.
@@ -285,18 +312,38 @@ class Tenancy:
             return
         # A connection that was made in place of another knows nothing yet.
         state.own = connection.get_execution_options().get(TENANT_OPTION)
-        tenant = _bound_tenant(connection, state)
-        if tenant is None and compiled is not None and state.users_on(connection):
+        tenant = bound_tenant(connection)
+        if tenant is None and compiled is not None and users_on(connection):
             check_tenant_given(context.invoked_statement, self.config)
-        self._update(connection, state, tenant)
-        if (compiled is None or context.is_text) and _ROLLS_BACK.search(statement):
-            state.written = UNKNOWN
-        if self.filtering.active:
-            statement_tenant.set(state.outer_tenant)
+        own_text = compiled is None or context.is_text or context.isddl
+        if own_text and _ROLLS_BACK.search(statement):
+            self._pass_rollback(connection, state, tenant, statement)
+        else:
+            self._update(connection, state, tenant)
+            context.state, context.tenant, context.turn = state, tenant, state.turn + 1
+        state.turn += 1
         if state.guarded:
             check_statement(compiled, getattr(context, "compiled_parameters", None), tenant)
         elif isinstance(compiled, FilteringCompiler) and compiled.tenant_unseen:
             check_seen(compiled)
+
+    def _pass_rollback(
+        self, connection: Connection, state: ConnectionState, tenant: Tenant | None, text: str
+    ) -> None:
+        """Pass a text that may go back to a savepoint, or to before a BEGIN in text.
+
+        Raises:
+            TenantSwitchError: more follows in the same message, which another tenant's turn in this
+                transaction could be had for.
+        """
+        if _ROLLBACK.fullmatch(text) is None:
+            if state.written_at_begin is UNKNOWN:
+                raise TenantSwitchError(
+                    "a text rolls back and goes on, in a transaction that more than one tenant "
+                    "had a turn in: execute ROLLBACK as a statement of its own"
+                )
+            self._update(connection, state, tenant)
+        state.written = UNKNOWN
 
     def on_after_cursor_execute(self, connection: Connection, cursor: Any, *_: Any) -> None:
         """Let nothing else be executed on a cursor that was checked for one statement."""
@@ -309,6 +356,11 @@ class Tenancy:
     def on_error(self, context: ExceptionContext) -> BaseException | None:
         """Return the error of the library's own that says what to do, to be raised instead."""
         return diagnose(context, self.admission.metadata, self.config)
+
+
+def _raise_as_sqlalchemy(connection: Connection, error: BaseException) -> None:
+    """Raise a driver's error as SQLAlchemy does, which recognises a lost connection."""
+    connection._handle_dbapi_exception(error, "set the tenant", None, None, None)
 
 
 def connection_state(connection: Connection) -> ConnectionState:
@@ -334,18 +386,12 @@ def bound_tenant(connection: Connection) -> Tenant | None:
     Raises:
         TenantSwitchError: they are of different tenants.
     """
-    return _bound_tenant(connection, connection_state(connection))
-
-
-def _bound_tenant(connection: Connection, state: ConnectionState) -> Tenant | None:
     options = connection.get_execution_options()
     own: Tenant | None = options.get(TENANT_OPTION)
-    users = state.users_on(connection)
-    if not connection.in_transaction():
-        # A Session that is just beginning here has not registered yet.
-        beginning: Binding | None = options.get(SESSION_OPTION)
-        if beginning is not None and beginning.active and beginning not in users:
-            users.append(beginning)
+    users = users_on(connection)
+    beginning: Binding | None = options.get(SESSION_OPTION)
+    if beginning is not None and beginning.begins and beginning not in users:
+        users.append(beginning)
     if own is None and len(users) == 1:
         return users[0].tenant
     return agreed_tenant(own, users)

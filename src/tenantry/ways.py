@@ -16,6 +16,7 @@ from tenantry.context import ContextQuery, Tenant
 from tenantry.states import UNKNOWN, ConnectionState
 
 _IDLE: Final = extensions.TRANSACTION_STATUS_IDLE
+_BEGUN: Final = extensions.TRANSACTION_STATUS_INTRANS
 
 
 class Separate:
@@ -32,11 +33,17 @@ class Separate:
         state.pending = None
         # What interrupts this may have come after the server took it.
         state.holds = UNKNOWN
+        begun = connection.get_transaction_status() != _IDLE
         with extensions.cursor(connection) as cursor:
-            state.write(cursor, tenant)
+            state.write(cursor, tenant, close_cursors=begun and state.changes_to(tenant))
         alone = connection.status == extensions.STATUS_READY
         state.holds = tenant if alone or holds in {None, tenant} else UNKNOWN
         return False
+
+    def repeat(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+        """Send it again, where there is a transaction of which something can be taken back."""
+        if connection.get_transaction_status() == _BEGUN:
+            self.announce(connection, state, tenant)
 
     def carry(self, _: TenantConnection, send: Callable[[str], None]) -> None:
         """Send the message as it is."""
@@ -55,7 +62,11 @@ class Prefixed(Separate):
 
     def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> bool:
         """Have it wait for the first message; send it if that was, or if all are the first."""
-        if connection.get_transaction_status() != _IDLE or connection.autocommit:
+        if (
+            connection.get_transaction_status() != _IDLE
+            or connection.autocommit
+            or connection.status != extensions.STATUS_READY
+        ):
             return super().announce(connection, state, tenant)
         holds = state.holds
         if not (state.local or holds is None or holds is tenant or holds == tenant):
@@ -64,6 +75,13 @@ class Prefixed(Separate):
             state.holds = tenant
         state.pending = self.nobody if tenant is None else self.query(tenant)
         return True
+
+    def repeat(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+        """Have it go in front of the next message, or alone where all are the first."""
+        if connection.autocommit:
+            super().repeat(connection, state, tenant)
+        else:
+            state.pending = self.nobody if tenant is None else self.query(tenant)
 
 
 class Folded(Prefixed):

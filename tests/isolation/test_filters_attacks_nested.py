@@ -30,8 +30,9 @@ from tests.fixtures.attacks import (
 from tests.fixtures.worlds import A, B, World, bound
 
 from assay.models import Test, User
-from tenantry import CrossTenantError, UnfilterableStatementError, database, set_tenant, tenancy
-from tenantry.context import Tenant
+from tenantry import CrossTenantError, UnfilterableStatementError, set_tenant, tenancy
+from tenantry.dialects import FilteringContext
+from tenantry.filters import statement_tenant
 from tenantry.testing import Server
 
 tests: Any = Test.__table__
@@ -178,10 +179,15 @@ def test_without_the_restored_tenant_a_nested_statement_disturbs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Setting the outer's tenant back is what holds: else A's statement fails, or reads B's."""
-    nested = property(lambda _: Tenant(B), lambda *_: None)
-    monkeypatch.setattr(database.ConnectionState, "outer_tenant", nested)
+
+    def forget(_: type, dialect: Any, connection: Connection, *args: Any, **options: Any) -> object:
+        statement_tenant.set(dialect.tenancy.statement_tenant(connection))
+        init: Any = super(FilteringContext, dialect.execution_ctx_cls)._init_compiled
+        return init(dialect, connection, *args, **options)
+
+    monkeypatch.setattr(FilteringContext, "_init_compiled", classmethod(forget))
     with unwalled_engine(world) as engine:
-        check_refused(world.open, engine, by_listener, CrossTenantError)
+        check_refused(world.open, engine, by_callable, CrossTenantError)
         monkeypatch.setattr(tenancy, "check_statement", lambda *_: None)
         with pytest.raises(AssertionError):
-            check_confined(world.open, engine, by_listener)
+            check_confined(world.open, engine, by_callable)

@@ -227,8 +227,8 @@ def check_interrupted_write(engine: Engine) -> None:
         assert seen(connection) == set()
         write = state.write
 
-        def write_and_fail(*args: Any) -> None:
-            write(*args)
+        def write_and_fail(*args: Any, **options: Any) -> None:
+            write(*args, **options)
             _interrupt()
 
         state.write = write_and_fail

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any, Final
 
 from tenantry.config import ContextWay, Mode, Scope, TenancyConfig
-from tenantry.context import ContextQuery, Tenant, function_query
+from tenantry.context import CLOSE, ContextQuery, Tenant, function_query
 from tenantry.drivers import DISCARD, Driver
 from tenantry.exceptions import ConfigurationError
 from tenantry.probe import Isolation
@@ -38,12 +38,18 @@ class WithBegin(Way):
         self.driver = driver
         self.query = query
 
-    def announce(self, connection: Any, _state: ConnectionState, tenant: Tenant | None) -> bool:
+    def announce(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> bool:
         """Send it where the transaction has begun; where it has not, it goes with its BEGIN."""
         begun = self.driver.in_transaction(connection)
         if begun:
-            self.driver.send(connection, self.query(tenant))
+            query = self.query(tenant)
+            changes = state.changes_to(tenant)
+            self.driver.send(connection, f"{CLOSE}; {query}" if changes else query)
         return not begun
+
+    def repeat(self, connection: Any, state: ConnectionState, tenant: Tenant | None) -> None:
+        """Send it again, where something can have been taken back."""
+        self.announce(connection, state, tenant)
 
     def opening(self, state: ConnectionState) -> str:
         """Render what goes with BEGIN: no tenant where none was announced for this transaction."""

@@ -1,19 +1,24 @@
 """Autogenerate: a wall or a tenant default that is missing or differs is drift."""
 
+import logging
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import AlterColumnOp, DropTableOp, UpgradeOps
+from alembic.operations.ops import AlterColumnOp, CreateTableOp, DropTableOp, UpgradeOps
 from alembic.util import DispatchPriority, PriorityDispatchResult
-from sqlalchemy import Column, DefaultClause, MetaData, String, Table, func, select
+from sqlalchemy import Column, DefaultClause, String, Table, TypeDecorator, func, inspect, select
 from sqlalchemy.engine import Connection
 
 from tenantry.alembic.operations import ExposeTableOp, IsolateTableOp
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
-from tenantry.models import TenantTable, current_tenant, tenant_table
+from tenantry.exceptions import ConfigurationError
+from tenantry.models import INFO_KEY, TenantTable, current_tenant, tenant_table
 from tenantry.rls import TableIsolation, as_printed, expected_isolation, read_isolation
+
+logger = logging.getLogger("tenantry.alembic")
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
@@ -25,25 +30,37 @@ def compare_isolation(
     What is left of an older wall is taken down first, in the same revision, and so is the wall of
     a table that is dropped: a downgrade then builds it up again. Further policies are left alone:
     the wall contains them.
+
+    Raises:
+        ConfigurationError: a table gets its tenant from settings that the configuration does not
+            name.
     """
     connection = context.connection
-    metadata = context.metadata
-    if connection is None or not isinstance(metadata, MetaData):
+    if connection is None or context.metadata is None:
         return
+    context.opts["render_item"] = _rendering(context.opts.get("render_item"))
     config = _tenancy(context)
     actual = {schema: read_isolation(connection, schema) for schema in schemas}
-    for table in metadata.sorted_tables:
+    created = {
+        (op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, CreateTableOp)
+    }
+    for table in context.sorted_tables:
+        _check_default(table, config)
         declared = tenant_table(table, config)
         expected = expected_isolation(table, config)
-        if declared is None or expected is None or not _compared(context, table, schemas):
+        if declared is None or expected is None:
             continue
-        found = actual[table.schema].get(table.name)
+        is_new = (table.schema, table.name) in created
+        if not is_new and not _compared(context, table, schemas):
+            continue
+        found = actual.get(table.schema, {}).get(table.name)
         wanted = as_printed(expected, _quoted(connection, declared.column), config)
         if found is None or not _walled(found, wanted):
             operation = _operation(table, declared, config)
             if found is not None and (found.enabled or found.forced or found.policies):
                 upgrade_ops.ops.append(operation.reverse())
             upgrade_ops.ops.append(operation)
+    _warn_of_schemas(context, {schema for schema, _ in created} - schemas)
     for dropped in [op for op in upgrade_ops.ops if isinstance(op, DropTableOp)]:
         table = dropped.to_table()
         declared, expected = tenant_table(table, config), expected_isolation(table, config)
@@ -96,6 +113,44 @@ def render_expose_table(_context: AutogenContext, operation: ExposeTableOp) -> s
     return _rendered("expose_table", operation)
 
 
+def _check_default(table: Table, config: TenancyConfig) -> None:
+    """Refuse a table that takes its tenant from the default settings where others are configured.
+
+    Such as one of TenantMixin's: it would have no wall, or accept no row.
+    """
+    usual = _bare(current_tenant(DEFAULT_CONFIG))
+    filled = [column.name for column in table.c if _bare(_default(column)) == usual]
+    if not filled or table.info.get(INFO_KEY, config) is None:
+        return
+    if usual == _bare(current_tenant(config)) and tenant_table(table, config) is not None:
+        return
+    raise ConfigurationError(
+        f"table {table.fullname!r}: column {filled[0]!r} is filled with "
+        f"{current_tenant(DEFAULT_CONFIG)}, but the configured tenancy has the column "
+        f"{config.tenant_column!r} and {current_tenant(config)}. TenantMixin and TaskRecordMixin "
+        "are of the default TenancyConfig: with another one, write the columns yourself"
+    )
+
+
+def _warn_of_schemas(context: AutogenContext, schemas: set[str | None]) -> None:
+    """Say what to do about schemas of new tables in which Alembic did not look."""
+    present = set(inspect(context.connection).get_schema_names()) if schemas else set()
+    for schema in sorted(schema for schema in schemas if schema is not None):
+        if schema in present:
+            logger.warning(
+                "schema %r was not compared, so all its tables count as new: pass "
+                "include_schemas=True to context.configure",
+                schema,
+            )
+        else:
+            logger.warning(
+                "schema %r is not in the database: a revision before this one has to create it, "
+                "then op.create_tenancy_roles(schemas=[%r])",
+                schema,
+                schema,
+            )
+
+
 def _compared(context: AutogenContext, table: Table, schemas: set[str | None]) -> bool:
     parents: Any = {"schema_name": table.schema}
     return (
@@ -128,6 +183,25 @@ def _rendered(name: str, operation: IsolateTableOp) -> str:
         if value is not None
     ]
     return f"op.{name}({', '.join(arguments)})"
+
+
+def _rendering(
+    given: Callable[..., str | Literal[False]] | None,
+) -> Callable[..., str | Literal[False]]:
+    """Return a `render_item` that writes a column type of the library as the type beneath it.
+
+    A revision then imports nothing of the library, and runs when it has changed.
+    """
+
+    def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+        rendered = given(kind, item, context) if given is not None else False
+        if rendered is not False or kind != "type" or not isinstance(item, TypeDecorator):
+            return rendered
+        if not type(item).__module__.startswith("tenantry."):
+            return False
+        return f"{context.opts['sqlalchemy_module_prefix']}{item.impl!r}"
+
+    return render
 
 
 def _tenancy(context: AutogenContext) -> TenancyConfig:

@@ -1,11 +1,13 @@
 """Installs the tenant layer on a Celery application."""
 
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from celery import Celery, Task, signals
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from tenantry.celery import leases
@@ -28,6 +30,7 @@ _CELERYS_CONSUMER: Final = "celery.worker.consumer:Consumer"
 _OUR_CONSUMER: Final = "tenantry.celery.intake:Intake"
 # For a publisher, who has a caller that waits. A worker tries for longer: it has a result to store.
 _BRISK: Final = {"retry_policy": {"timeout": 2.0}}
+_ID_TYPES: Final = {"uuid": uuid.UUID, "bigint": int, "integer": int}
 _OUR_SCHEDULER: Final = "tenantry.celery.schedule:RecoveringScheduler"
 
 Sessions = Callable[[], Session]
@@ -93,8 +96,8 @@ def install_tenancy(
         config: what the database calls its tenants.
 
     Raises:
-        ConfigurationError: the key is too short, the application has the layer already, or its
-            tasks have been made.
+        ConfigurationError: the key is too short, the application has the layer already, its
+            tasks have been made, or its records are not of that configuration.
     """
     if hasattr(app, _ATTRIBUTE):
         raise ConfigurationError(f"the tenant layer is installed on {app.main!r} already")
@@ -103,6 +106,8 @@ def install_tenancy(
             f"the tasks of {app.main!r} have been made without the tenant layer: call "
             "install_tenancy() right after Celery()"
         )
+    if records is not None:
+        _check_records(records, config)
     if app.task_cls == Celery.task_cls:
         app.task_cls = GuardedTask
     ledger = None if records is None else Ledger(records, sessions, deadlines or Deadlines())
@@ -155,6 +160,18 @@ def install_tenancy(
     signals.before_task_publish.connect(seal, weak=False)
     signals.task_prerun.connect(bind, weak=False)
     signals.task_postrun.connect(release, weak=False)
+
+
+def _check_records(records: type[TaskRecordMixin], config: TenancyConfig) -> None:
+    column = inspect(records).columns["organization_id"]
+    if column.name == config.tenant_column and column.type.python_type is _ID_TYPES[config.id_type]:
+        return
+    raise ConfigurationError(
+        f"{records.__name__} keeps the tenant in the column {column.name!r} of type "
+        f"{column.type!r}, but the tenancy that install_tenancy() was given has "
+        f"{config.tenant_column!r} of type {config.id_type}: its table would have no wall. "
+        f"Override organization_id in {records.__name__}, or keep no records"
+    )
 
 
 def tenancy_of(app: Celery) -> TaskTenancy:

@@ -98,10 +98,21 @@ class Settings:
     task_key: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_environment(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        drivers: tuple[str, ...] | None = SYNCHRONOUS_DRIVERS,
+    ) -> Self:
         """Read the settings; with no argument, from `.env` and then from the process.
 
         `.env` is looked for from the working directory upwards; the process's own variables win.
+        Migrations and maintenance run with psycopg2, also where their URL says psycopg, which
+        reads the same ones.
+
+        Args:
+            environ: the variables.
+            drivers: that DATABASE_URL may name; None for any.
 
         Raises:
             ConfigurationError: a value is malformed, or `TENANTRY_ENV=production` and
@@ -115,9 +126,9 @@ class Settings:
             mode=_choice(environ, "TENANTRY_MODE", get_args(Mode), "auto"),
             scope=_choice(environ, "TENANTRY_SCOPE", get_args(Scope), "auto"),
             context=_choice(environ, "TENANTRY_CONTEXT", get_args(ContextWay), "auto"),
-            database_url=_url(environ, "DATABASE_URL", SYNCHRONOUS_DRIVERS),
-            migration_database_url=_url(environ, "MIGRATION_DATABASE_URL"),
-            maintenance_database_url=_url(environ, "MAINTENANCE_DATABASE_URL"),
+            database_url=_url(environ, "DATABASE_URL", drivers),
+            migration_database_url=by_psycopg2(_url(environ, "MIGRATION_DATABASE_URL")),
+            maintenance_database_url=by_psycopg2(_url(environ, "MAINTENANCE_DATABASE_URL")),
             broker_url=environ.get("BROKER_URL", "").strip() or None,
             result_backend=environ.get("CELERY_RESULT_BACKEND", "").strip() or None,
             task_key=environ.get("TENANTRY_TASK_KEY", "").strip() or None,
@@ -132,18 +143,18 @@ class Settings:
 
 
 def parse_url(
-    text: str, *, name: str = "the database URL", drivers: tuple[str, ...] = ("psycopg2",)
+    text: str, *, name: str = "the database URL", drivers: tuple[str, ...] | None = ("psycopg2",)
 ) -> URL:
     """Return the URL with its driver written out.
 
     A bare `postgresql://` would mean another driver from SQLAlchemy 2.1 on, so it is made
-    explicit here: the first of those that are accepted.
+    explicit here: the first of those that are accepted, where None accepts any.
 
     Raises:
         ConfigurationError: the text is no URL, not PostgreSQL, or names another driver. The text
             is not repeated, since it may hold a password.
     """
-    accepted = [f"postgresql+{driver}" for driver in drivers]
+    accepted = [f"postgresql+{driver}" for driver in drivers or SYNCHRONOUS_DRIVERS]
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
@@ -153,11 +164,18 @@ def parse_url(
         ) from error
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername=accepted[0])
+    if drivers is None and url.drivername.startswith("postgresql+"):
+        return url
     if url.drivername not in accepted:
         raise ConfigurationError(
             f"{name} names the driver {url.drivername!r}: use {' or '.join(accepted)}"
         )
     return url
+
+
+def by_psycopg2(url: URL | None) -> URL | None:
+    """Return the URL with psycopg2 as its driver; psycopg 3 reads the same ones."""
+    return None if url is None else url.set(drivername="postgresql+psycopg2")
 
 
 def libpq_url(url: URL) -> str:
@@ -174,7 +192,7 @@ def libpq_url(url: URL) -> str:
 
 
 def _url(
-    environ: Mapping[str, str], name: str, drivers: tuple[str, ...] = ("psycopg2",)
+    environ: Mapping[str, str], name: str, drivers: tuple[str, ...] | None = SYNCHRONOUS_DRIVERS
 ) -> URL | None:
     text = environ.get(name, "").strip()
     return parse_url(text, name=name, drivers=drivers) if text else None

@@ -168,7 +168,7 @@ def test_purge_deletes_what_ended_long_ago(site: Site, tasks: Tasks) -> None:
         (("list",), "say whose tasks: --organization ID, or --all --reason TEXT"),
         (("list", *MINE, "--all"), "say whose tasks: --organization ID, or --all --reason TEXT"),
         (("list", "--all"), "--all is work across tenants and is logged: say --reason TEXT"),
-        (("list", "--organization", "acme"), "'acme' is no UUID"),
+        (("list", "--organization", "acme"), "--organization: organization_id must be a UUID"),
         (("show", "7", *MINE), "'7' is no UUID"),
         (("list", *MINE, "--state", "done"), "'done' is not a valid TaskState: use queued,"),
         (

@@ -69,13 +69,25 @@ def test_driver_is_written_out(scheme: str) -> None:
 
 
 def test_application_may_have_either_synchronous_driver() -> None:
-    """DATABASE_URL takes psycopg 3; what migrates stays with psycopg2."""
+    """DATABASE_URL keeps psycopg 3; what migrates and maintains reads the same URL by psycopg2."""
     url = URL.replace("psycopg2", "psycopg")
-    settings = Settings.from_environment({"DATABASE_URL": url})
-    assert settings.database_url is not None
-    assert settings.database_url.drivername == "postgresql+psycopg"
-    with pytest.raises(ConfigurationError, match="MIGRATION_DATABASE_URL"):
-        Settings.from_environment({"MIGRATION_DATABASE_URL": url})
+    names = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "MAINTENANCE_DATABASE_URL")
+    settings = Settings.from_environment(dict.fromkeys(names, url))
+    assert settings.database_url == make_url(url)
+    assert settings.migration_database_url == make_url(URL)
+    assert settings.maintenance_database_url == make_url(URL)
+
+
+def test_asynchronous_driver_is_accepted_where_any_is() -> None:
+    """Commands that go through libpq take the application's URL as it is."""
+    url = URL.replace("psycopg2", "asyncpg")
+    settings = Settings.from_environment({"DATABASE_URL": url}, drivers=None)
+    assert settings.database_url == make_url(url)
+    for name in ("DATABASE_URL", "MIGRATION_DATABASE_URL", "MAINTENANCE_DATABASE_URL"):
+        with pytest.raises(ConfigurationError, match=f"{name} names the driver"):
+            Settings.from_environment({name: url})
+    with pytest.raises(ConfigurationError, match="--url names the driver 'mysql'"):
+        parse_url("mysql://h/d", name="--url", drivers=None)
 
 
 @pytest.mark.parametrize(

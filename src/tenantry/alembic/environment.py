@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from tenantry.alembic.operations import MigrationLogins
 from tenantry.alembic.statements import MAINTENANCE_LOG
-from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig
+from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig, by_psycopg2
 from tenantry.embedded.bootstrap import ROLES
 from tenantry.environment import migration_url
 from tenantry.exceptions import DatabaseUnreachableError, TenancyError, WrongRoleError
@@ -86,7 +86,7 @@ def _destination(
     if "url" in attributes:
         app, maintenance = attributes.get("application_url"), attributes.get("maintenance_url")
         logins = MigrationLogins(_username(app), _username(maintenance))
-        return None if offline else attributes["url"], logins
+        return None if offline else by_psycopg2(attributes["url"]), logins
     settings = Settings.from_environment()
     logins = MigrationLogins(
         _username(settings.database_url) or (ROLES["app"],),

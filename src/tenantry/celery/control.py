@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Final
 
 from celery import Celery
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Engine, delete, func, select, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import NullPool
 
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.launcher import dispatch
 from tenantry.celery.records import FINISHED, TaskRecordMixin, TaskState
 from tenantry.celery.remote import FIND, TERMINATE
-from tenantry.context import Tenant
+from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig
+from tenantry.context import Tenant, TenantId
 from tenantry.diagnosis import sqlstate
+from tenantry.environment import maintenance_url
 from tenantry.exceptions import ConfigurationError, MissingMigrationsError
-from tenantry.maintenance import maintenance_session
+from tenantry.maintenance import create_maintenance_engine, maintenance_session
 from tenantry.sessions import SessionLocal, tenant_scope
 
 _REVOCABLE: Final = (
@@ -60,7 +63,7 @@ class Reach:
         app: says what its records are, and publishes; None reads the table `task_records`.
     """
 
-    organization_id: uuid.UUID | None = None
+    organization_id: TenantId | None = None
     reason: str = ""
     actor: str = ""
     app: Celery | None = None
@@ -88,7 +91,7 @@ class Reach:
         """
         sessions = SessionLocal if self.app is None else tenancy_of(self.app).sessions
         scope = (
-            maintenance_session(reason=self.reason, actor=self.actor)
+            maintenance_session(reason=self.reason, actor=self.actor, engine=self._engine())
             if self.organization_id is None
             else tenant_scope(self.organization_id, sessions=sessions)
         )
@@ -102,6 +105,27 @@ class Reach:
                 f"the task records cannot be read: {str(error.orig).partition(chr(10))[0]}. Run "
                 "`alembic upgrade head`, or name the application that keeps them with --app"
             ) from error
+
+    def _engine(self) -> Engine | None:
+        """Return what connects as the application's maintenance role; None for the default."""
+        config = _config_of(self.app)
+        if config.maintenance_role == DEFAULT_CONFIG.maintenance_role:
+            return None
+        url = maintenance_url(Settings.from_environment())
+        return create_maintenance_engine(url, config=config, poolclass=NullPool)
+
+
+def parse_organization(app: Celery | None, text: str) -> TenantId:
+    """Return an organization's id, of the type that the application's tenancy says.
+
+    Raises:
+        InvalidTenantError: the text is none.
+    """
+    return Tenant.parse(text, config=_config_of(app)).organization_id
+
+
+def _config_of(app: Celery | None) -> TenancyConfig:
+    return DEFAULT_CONFIG if app is None else tenancy_of(app).carrier.config
 
 
 def load_app(name: str) -> Celery:

@@ -1,16 +1,15 @@
 """`tenantry audit`: every way in which a database's wall is down, and what mends it."""
 
 from contextlib import closing
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import psycopg2
 import typer
-from psycopg2.extensions import connection as Connection  # noqa: N812
 from rich.console import Console
 from rich.markdown import Markdown
-from sqlalchemy.engine import URL
 
 from tenantry.audit import (
     AuditConfig,
@@ -25,16 +24,11 @@ from tenantry.audit import (
 from tenantry.audit.catalogue import summary
 from tenantry.audit.formats import Format, render, render_script, require
 from tenantry.audit.parameters import DEFAULT_AUDIT
-from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig, libpq_url, parse_url
-from tenantry.environment import application_url
-from tenantry.exceptions import (
-    AuditError,
-    ConfigurationError,
-    DatabaseUnreachableError,
-    TenancyError,
-)
+from tenantry.cli.targets import connect, named_database, named_settings, named_tenancy
+from tenantry.config import DEFAULT_CONFIG
+from tenantry.exceptions import AuditError, ConfigurationError, TenancyError
 
-_CONNECT_SECONDS: Final = 10
+_CONNECT_SECONDS: Final = "10"
 
 
 class FailOn(StrEnum):
@@ -51,21 +45,45 @@ def audit(
         str | None,
         typer.Option(help="Database to look at, in place of DATABASE_URL.", metavar="URL"),
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="The project's TenancyConfig, in place of the names below that are not given.",
+            metavar="MODULE:ATTRIBUTE",
+        ),
+    ] = None,
     role: Annotated[
-        str, typer.Option(help="The application's role; its members are found.")
-    ] = DEFAULT_CONFIG.app_role,
+        str | None,
+        typer.Option(
+            help="The application's role; its members are found.",
+            show_default=DEFAULT_CONFIG.app_role,
+        ),
+    ] = None,
     tenant_column: Annotated[
-        str, typer.Option(help="Column that says whose row it is.")
-    ] = DEFAULT_CONFIG.tenant_column,
+        str | None,
+        typer.Option(
+            help="Column that says whose row it is.", show_default=DEFAULT_CONFIG.tenant_column
+        ),
+    ] = None,
     id_type: Annotated[
-        str, typer.Option(help="Its type: uuid, bigint, integer or text.")
-    ] = DEFAULT_CONFIG.id_type,
+        str | None,
+        typer.Option(
+            help="Its type: uuid, bigint, integer or text.", show_default=DEFAULT_CONFIG.id_type
+        ),
+    ] = None,
     organization_setting: Annotated[
-        str, typer.Option(help="Setting that carries the tenant.")
-    ] = DEFAULT_CONFIG.organization_setting,
+        str | None,
+        typer.Option(
+            help="Setting that carries the tenant.",
+            show_default=DEFAULT_CONFIG.organization_setting,
+        ),
+    ] = None,
     user_setting: Annotated[
-        str, typer.Option(help="Setting that carries the user.")
-    ] = DEFAULT_CONFIG.user_setting,
+        str | None,
+        typer.Option(
+            help="Setting that carries the user.", show_default=DEFAULT_CONFIG.user_setting
+        ),
+    ] = None,
     root_table: Annotated[
         str | None,
         typer.Option(
@@ -76,8 +94,11 @@ def audit(
         str, typer.Option(help="Its column that the setting names.")
     ] = DEFAULT_AUDIT.root_column,
     authenticator_role: Annotated[
-        str, typer.Option(help="Role that looks up tokens.")
-    ] = DEFAULT_CONFIG.authenticator_role,
+        str | None,
+        typer.Option(
+            help="Role that looks up tokens.", show_default=DEFAULT_CONFIG.authenticator_role
+        ),
+    ] = None,
     token_table: Annotated[
         str, typer.Option(help="Table that it may read across tenants.")
     ] = DEFAULT_AUDIT.token_table,
@@ -127,26 +148,30 @@ def audit(
             typer.echo("\n".join(_listed()))
             return
         require(style)
-        config = AuditConfig(
-            tenancy=TenancyConfig(
-                organization_setting=organization_setting,
-                user_setting=user_setting,
-                tenant_column=tenant_column,
-                root_table=root_table or DEFAULT_CONFIG.root_table,
-                app_role=role,
-                authenticator_role=authenticator_role,
-            ),
+        tenancy = named_tenancy(config)
+        given: dict[str, Any] = {
+            "organization_setting": organization_setting,
+            "user_setting": user_setting,
+            "tenant_column": tenant_column,
+            "root_table": root_table,
+            "app_role": role,
+            "authenticator_role": authenticator_role,
+        }
+        audited = AuditConfig(
+            tenancy=replace(tenancy, **{k: v for k, v in given.items() if v is not None}),
             # The server says whether it is a type: the audit knows more of them than the layer.
-            id_type=id_type,
+            id_type=tenancy.id_type if id_type is None else id_type,
             root_column=root_column,
-            root_required=root_table is not None,
+            root_required=root_table is not None or tenancy.root_table != DEFAULT_CONFIG.root_table,
             token_table=token_table,
             schemas=tuple(schema or ()),
         )
         allowed = Baseline() if baseline is None else read_baseline(baseline)
-        report = _audit(url, config, allowed, tuple(check or ()))
+        report = _audit(url, audited, allowed, tuple(check or ()))
         threshold = None if fail_on is FailOn.NEVER else Severity.named(fail_on)
         text = render_script(report) if fix else render(report, style, threshold)
+        if style is Format.TABLE and not fix and output is None:
+            typer.echo(f"database {report.database}, seen as {report.role}")
         _write(text, output, report)
     except TenancyError as error:
         _refuse(error)
@@ -157,8 +182,10 @@ def audit(
 def _audit(
     url: str | None, config: AuditConfig, baseline: Baseline, only: tuple[str, ...]
 ) -> Report:
-    target = parse_url(url, name="--url") if url else application_url(Settings.from_environment())
-    with closing(_connection(target)) as connection:
+    target = named_database(url, named_settings())
+    # An address that answers nothing would otherwise be waited for for minutes.
+    patience = {} if "connect_timeout" in target.query else {"connect_timeout": _CONNECT_SECONDS}
+    with closing(connect(target.update_query_dict(patience), target)) as connection:
         try:
             return run_audit(connection, config, baseline=baseline, only=only)
         except psycopg2.Error as error:
@@ -166,19 +193,6 @@ def _audit(
                 f"the audit of {target.render_as_string(hide_password=True)} was broken off, so "
                 f"that nothing is known: {_first_line(error)}"
             ) from error
-
-
-def _connection(target: URL) -> Connection:
-    # An address that answers nothing would otherwise be waited for for minutes.
-    if "connect_timeout" not in target.query:
-        target = target.update_query_dict({"connect_timeout": str(_CONNECT_SECONDS)})
-    try:
-        return psycopg2.connect(libpq_url(target))
-    except psycopg2.OperationalError as error:
-        shown = target.difference_update_query(["connect_timeout"])
-        raise DatabaseUnreachableError(
-            f"no connection to {shown.render_as_string(hide_password=True)}: {_first_line(error)}"
-        ) from error
 
 
 def _listed() -> list[str]:

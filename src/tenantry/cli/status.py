@@ -1,17 +1,16 @@
 """`tenantry status`: whether the database keeps tenants apart for a login."""
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import psycopg2
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from tenantry.config import DEFAULT_CONFIG, Settings, libpq_url, parse_url
-from tenantry.environment import application_url
-from tenantry.exceptions import DatabaseUnreachableError
+from tenantry.cli.targets import connect, named_database, named_settings, named_tenancy
+from tenantry.config import Settings
 from tenantry.probe import Isolation, probe
 
 
@@ -20,34 +19,29 @@ def status(
         str | None,
         typer.Option(help="Database to look at, in place of DATABASE_URL.", metavar="URL"),
     ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            help="The project's TenancyConfig; the default names if none is named.",
+            metavar="MODULE:ATTRIBUTE",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether the database keeps tenants apart for the application's login.
 
     Exits with 1 if it does not.
     """
-    settings = Settings.from_environment()
-    target = parse_url(url, name="--url") if url else application_url(settings)
-    isolation = _probe(libpq_url(target), target.render_as_string(hide_password=True))
+    tenancy, settings = named_tenancy(config), named_settings()
+    target = named_database(url, settings)
+    with closing(connect(target, target)) as connection:
+        isolation = probe(connection, tenancy)
     if as_json:
         typer.echo(json.dumps(_as_dict(isolation, settings), default=sorted))
     else:
         _print(isolation, settings)
     if not isolation.enforced:
         raise typer.Exit(1)
-
-
-def _probe(dsn: str, shown: str) -> Isolation:
-    try:
-        connection = psycopg2.connect(dsn)
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnreachableError(
-            f"no connection to {shown}: {str(error).strip().partition(chr(10))[0]}"
-        ) from error
-    try:
-        return probe(connection, DEFAULT_CONFIG)
-    finally:
-        connection.close()
 
 
 def _as_dict(isolation: Isolation, settings: Settings) -> dict[str, Any]:

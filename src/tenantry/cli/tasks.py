@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tenantry.exceptions import ConfigurationError
+from tenantry.exceptions import ConfigurationError, InvalidTenantError
 
 app = typer.Typer(
     help="Background tasks by their records: of one organization, or of all with a reason.",
@@ -181,11 +181,17 @@ def _reach(
         raise ConfigurationError("say whose tasks: --organization ID, or --all --reason TEXT")
     if everyone and not reason.strip():
         raise ConfigurationError("--all is work across tenants and is logged: say --reason TEXT")
+    app = None if celery_app is None else control.load_app(celery_app)
+    try:
+        tenant = None if organization is None else control.parse_organization(app, organization)
+    except InvalidTenantError as error:
+        advice = "" if app else ". --app names the application whose tenants have other ids"
+        raise ConfigurationError(f"--organization: {error}{advice}") from error
     return control.Reach(
-        organization_id=None if organization is None else _id(organization),
+        organization_id=tenant,
         reason=reason,
         actor=f"tenantry tasks, {getpass.getuser()}",
-        app=None if celery_app is None else control.load_app(celery_app),
+        app=app,
     )
 
 

@@ -73,7 +73,7 @@ def maintenance_url(settings: Settings) -> URL:
     if settings.database_url is not None:
         raise ConfigurationError(
             "MAINTENANCE_DATABASE_URL is not set: work across tenants needs a login that is a "
-            "member of tenantry_maintenance; sql/roles.sql makes one"
+            'member of tenantry_maintenance; psql -f "$(tenantry sql roles)" makes one'
         )
     return _embedded_url("MAINTENANCE_DATABASE_URL", "maintenance")
 

@@ -173,7 +173,8 @@ def test_settings_are_defined_empty_and_undefined_again(script: Script) -> None:
           end loop;
         exception when insufficient_privilege then
           raise warning 'the settings are not defined for this database, which % may not do: the \
-session layer defines them on each new connection, and a DBA can do it with psql -f sql/roles.sql',
+session layer defines them on each new connection, and a DBA can do it with \
+psql -f "$(tenantry sql roles)"',
             current_user;
         end
         $tenantry$""")

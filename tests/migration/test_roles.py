@@ -94,7 +94,7 @@ def test_owner_with_createrole_migrates(site: Site, migrate: Migrate, execute: E
     maintenance, settings = warnings(result)
     assert maintenance.startswith("role tenantry_maintenance needs BYPASSRLS, which shop may not")
     assert settings.startswith("the settings are not defined for this database, which shop may")
-    assert all("psql -f sql/roles.sql" in line for line in (maintenance, settings))
+    assert all('psql -f "$(tenantry sql roles)"' in line for line in (maintenance, settings))
     assert execute(site.superuser, OWNERS) == [("tenantry_owner",)]
     assert_it_works(app, execute)
 
@@ -132,7 +132,9 @@ def test_owner_without_createrole_is_told_of_the_script(
 ) -> None:
     """One line names the role, what it lacks and sql/roles.sql; the database stays as it was."""
     result = migrate(site.owner("shop"), site.login("web"))
-    assert_refused(result, "role 'shop' may not migrate this database", "psql -f sql/roles.sql")
+    assert_refused(
+        result, "role 'shop' may not migrate this database", 'psql -f "$(tenantry sql roles)"'
+    )
     assert execute(site.superuser, UNTOUCHED) == [(0,)]
 
 

@@ -107,7 +107,7 @@ def _creation(operation: CreateBrokerSchemaOp, config: TenancyConfig) -> Iterato
           grant usage, create on schema {schema} to {role};
         exception when insufficient_privilege then
           raise warning 'PostgreSQL is no broker yet, as % may not make the role and schema %: '
-            'a DBA can do it with psql -f sql/roles.sql',
+            'a DBA can do it with psql -f "$(tenantry sql roles)"',
             current_user, {quote_literal(operation.role)};
         end
         $tenantry$

@@ -22,7 +22,7 @@ from tenantry.rls import (
 
 MAINTENANCE_LOG: Final = "maintenance_log"
 _CRUD: Final = "select, insert, update, delete"
-_SCRIPT: Final = "a DBA can do it with psql -f sql/roles.sql"
+_SCRIPT: Final = 'a DBA can do it with psql -f "$(tenantry sql roles)"'
 _VERSION: Final = "pg_catalog.current_setting('server_version_num')::integer"
 
 

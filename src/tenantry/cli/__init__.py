@@ -7,6 +7,7 @@ import typer
 
 from tenantry.cli import db, tasks
 from tenantry.cli.audit import audit
+from tenantry.cli.scripts import sql
 from tenantry.cli.status import status
 from tenantry.exceptions import TenancyError
 
@@ -22,6 +23,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(tasks.app, name="tasks")
 app.command()(status)
 app.command()(audit)
+app.command()(sql)
 
 
 def _print_version(wanted: bool) -> None:

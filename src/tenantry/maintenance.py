@@ -46,7 +46,7 @@ def create_maintenance_engine(
             raise WrongRoleError(
                 f"login {url.username!r} cannot act as {config.maintenance_role!r}: "
                 f"{str(error.orig).strip()}. Set MAINTENANCE_DATABASE_URL to a login that is a "
-                "member of it; sql/roles.sql makes both"
+                'member of it; psql -f "$(tenantry sql roles)" makes both'
             ) from error
 
     return engine
@@ -101,7 +101,7 @@ def _record(engine: Engine, reason: str, actor: str) -> None:
             if not bypasses:
                 raise WrongRoleError(
                     "the maintenance role is bound by row-level security, so it would see no "
-                    "rows: a DBA gives it BYPASSRLS with psql -f sql/roles.sql"
+                    'rows: a DBA gives it BYPASSRLS with psql -f "$(tenantry sql roles)"'
                 )
             connection.execute(
                 text("insert into maintenance_log (actor, reason) values (:actor, :reason)"),
@@ -118,6 +118,8 @@ def _record(engine: Engine, reason: str, actor: str) -> None:
         if getattr(error.orig, "pgcode", None) not in {"42P01", "42501"}:
             raise
         raise MissingMigrationsError(
-            f"the access log cannot be written: {str(error.orig).strip()}. Run `alembic upgrade "
-            "head`, and psql -f sql/roles.sql where the maintenance role was made later"
+            f"the access log cannot be written: {str(error.orig).strip()}. A revision makes it "
+            "with op.create_maintenance_log(), after op.create_tenancy_roles(); then `alembic "
+            'upgrade head`, and psql -f "$(tenantry sql roles)" where the maintenance role was '
+            "made later"
         ) from error

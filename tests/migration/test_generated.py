@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL
-from tests.migration.conftest import Execute, Result, RunAlembic
+from tests.migration.conftest import Execute, Result, RunAlembic, Site
 from tests.migration.test_adopters import INI, RUN_MIGRATIONS, TEMPLATE
 
 from tenantry.testing import Database
@@ -183,3 +183,31 @@ def test_mixin_under_another_configuration_is_refused(project: Project, names: s
     assert "table 'invoices': column 'organization_id' is filled with" in result.stdout
     assert "Traceback" not in result.stderr
     assert not list((project.folder / "migrations" / "versions").glob("made*"))
+
+
+@pytest.mark.parametrize("assumed", [False, True])
+def test_server_without_the_roles_is_told_how_to_make_them(
+    project: Project, site: Site, assumed: bool
+) -> None:
+    """One line names the operation, where a table is handed over and where the owner acts."""
+    project.write(MODELS)
+    text, _ = project.generate()
+    (written,) = (project.folder / "migrations" / "versions").glob("made*")
+    if assumed:
+        body = "def upgrade():\n"
+        written.write_text(text.replace(body, f"{body}    op.assume_owner()\n"))
+    result = project.run("upgrade", "head", url=site.owner("shop", "createrole"))
+    assert result.returncode != 0
+    assert 'role "tenantry_owner" does not exist: a revision before this one' in result.stdout
+    assert "op.create_tenancy_roles()" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_database_without_the_roles_rights_is_told_how_to_give_them(project: Project) -> None:
+    """Where another database's revision made the roles, their rights in this one are missing."""
+    project.write(MODELS)
+    project.generate()
+    result = project.run("upgrade", "head")
+    assert result.returncode != 0
+    assert "op.create_tenancy_roles()" in result.stdout
+    assert "Traceback" not in result.stderr

@@ -113,13 +113,31 @@ def _migrate(context: EnvironmentContext | ModuleType, url: URL, options: dict[s
                 f"the connection to {url.render_as_string()} was lost: {reason}. The revision that "
                 "ran was rolled back; run the command again"
             ) from error
-        if getattr(error.orig, "pgcode", None) != "42501":
+        code = getattr(error.orig, "pgcode", None)
+        # undefined_object, and invalid_parameter_value, which SET ROLE has for it.
+        if code in {"42704", "22023"} and any(f'"{role}"' in reason for role in _roles(options)):
+            raise WrongRoleError(
+                f"{reason}: a revision before this one has to make the roles, with "
+                'op.create_tenancy_roles(), or a DBA with psql -f "$(tenantry sql roles)"'
+            ) from error
+        if code != "42501":
             raise
         raise WrongRoleError(
             f"role {url.username!r} may not migrate this database: {reason}. "
             "MIGRATION_DATABASE_URL must be the database's owner with CREATEROLE, or a login that "
-            "a DBA prepared with psql -f sql/roles.sql"
+            'a DBA prepared with psql -f "$(tenantry sql roles)"; and a revision before those that '
+            "make tables has to call op.create_tenancy_roles()"
         ) from error
+
+
+def _roles(options: Mapping[str, Any]) -> tuple[str, ...]:
+    config: TenancyConfig = options["tenancy"]
+    return (
+        config.owner_role,
+        config.app_role,
+        config.authenticator_role,
+        config.maintenance_role,
+    )
 
 
 @contextmanager

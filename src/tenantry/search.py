@@ -127,11 +127,20 @@ class TenantSearch(Generic[Entity]):
                 for `contains_text` is text, not a pattern.
 
         Raises:
-            UnsearchableError: a value is longer than 8 kB, or there are too few or too many.
+            UnsearchableError: a value is longer than 8 kB, text where a list is wanted, or there
+                are too few or too many.
         """
         wanted = len(self.search.arguments)
         if len(values) != wanted:
-            raise UnsearchableError(f"search {self.search.name!r} takes {wanted} values")
+            values_taken = "1 value" if wanted == 1 else f"{wanted} values"
+            raise UnsearchableError(
+                f"search {self.search.name!r} takes {values_taken}, not {len(values)}"
+            )
+        if isinstance(self._column.type, ARRAY) and isinstance(values[0], str):
+            # Its characters would be looked for one by one.
+            raise UnsearchableError(
+                f"search {self.search.name!r} is of an array: pass a list, such as [{values[0]!r}]"
+            )
         if any(_size(value) > LONGEST_VALUE for value in values):
             raise UnsearchableError(
                 f"search {self.search.name!r} was asked for a value of more than {LONGEST_VALUE} "

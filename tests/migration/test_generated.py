@@ -52,6 +52,12 @@ class TaskRecord(TaskRecordMixin, Base):
     __tablename__ = "task_records"
 """
 
+EVENT = """
+class Event(TenantMixin, Base):
+    __tablename__ = "events"
+    __table_args__ = {"postgresql_partition_by": "HASH (organization_id)"}
+"""
+
 ROLES = """
 from alembic import op
 
@@ -157,6 +163,27 @@ def test_generated_revision_runs_after_that_of_schema_and_roles(
     assert checked.returncode == 0, checked.stdout + checked.stderr
     forced = "select count(*) from pg_class where relforcerowsecurity"
     assert execute(project.database.owner_url, forced) == [(3,)]
+
+
+def test_partitions_are_not_dropped(project: Project, execute: Execute) -> None:
+    """They are no tables of the models, but belong to one; other foreign tables are drift."""
+    project.write_roles()
+    project.write(MODELS + EVENT + ORDER)
+    assert project.run("upgrade", "head").returncode == 0
+    project.generate()
+    assert project.run("upgrade", "head").returncode == 0
+    execute(
+        project.database.owner_url,
+        "set local role tenantry_owner",
+        "create table events_0 partition of events for values with (modulus 1, remainder 0)",
+        'create table "Billing Data".events_1 (like events)',
+        'drop table events_0; alter table events attach partition "Billing Data".events_1 '
+        "for values with (modulus 1, remainder 0)",
+    )
+    checked = project.run("check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    execute(project.database.owner_url, "create table strange (id bigint)")
+    assert project.run("check").returncode != 0
 
 
 def test_record_of_a_project_with_its_own_env_is_rendered_by_its_type(project: Project) -> None:

@@ -24,6 +24,14 @@ logger = logging.getLogger("tenantry.alembic")
 # Of this database: an advisory lock is known by the database too.
 _LOCK: Final = "pg_catalog.hashtext('tenantry.alembic')"
 
+# The current schema has no name in a comparison.
+_PARTITIONS: Final = text("""
+select nullif(n.nspname, current_schema()) as schema_name, c.relname as table_name
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relispartition
+""")
+
 
 def run_migrations(
     context: EnvironmentContext | ModuleType,
@@ -103,6 +111,8 @@ def _migrate(context: EnvironmentContext | ModuleType, url: URL, options: dict[s
     engine = create_engine(url, poolclass=NullPool)
     try:
         with _alone(engine), _connected(engine) as connection:
+            if isinstance(options["include_name"], _Names):
+                options["include_name"].connection = connection
             context.configure(connection=connection, **options)
             with context.begin_transaction():
                 context.run_migrations()
@@ -182,15 +192,31 @@ class _WarningLog:
 
 
 class _Names:
-    """Leaves out of the comparison what is not the models' own: the library's table, schemas."""
+    """Leaves out of the comparison what is not the models' own: the library's table, schemas.
+
+    Partitions too, which belong to the tables that the models name.
+    """
 
     def __init__(self, metadata: MetaData) -> None:
         self._schemas = {None, *(table.schema for table in metadata.tables.values())}
+        self._declared = {(table.schema, table.name) for table in metadata.tables.values()}
+        self._partitions: frozenset[tuple[str | None, str]] | None = None
+        self.connection: Connection | None = None
 
-    def __call__(self, name: str | None, kind: str, _parents: object) -> bool:
+    def __call__(self, name: str | None, kind: str, parents: Mapping[str, Any]) -> bool:
         if kind == "schema":
             return name in self._schemas
-        return not (kind == "table" and name == MAINTENANCE_LOG)
+        if kind != "table" or name is None:
+            return True
+        key = (parents.get("schema_name"), name)
+        return name != MAINTENANCE_LOG and (key in self._declared or not self._is_partition(key))
+
+    def _is_partition(self, key: tuple[str | None, str]) -> bool:
+        if self._partitions is None:
+            # Not before the comparison: a query would open the transaction of the migrations.
+            rows = () if self.connection is None else self.connection.execute(_PARTITIONS)
+            self._partitions = frozenset((row.schema_name, row.table_name) for row in rows)
+        return key in self._partitions
 
 
 @contextmanager

@@ -104,6 +104,14 @@ CHILDREN = Table(
     ExcludeConstraint(("tenant_id", "="), ("where", "="), using="btree"),
     CheckConstraint("size between 1 and 3"),
 )
+EVENTS = Table(
+    "events",
+    METADATA,
+    tenant(),
+    Column("at", Integer, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    postgresql_partition_by="HASH (tenant_id)",
+)
 EXAMPLES = {"Order Items; drop.size": 2}
 
 
@@ -120,11 +128,17 @@ def foreign_database(tenantry_server: Server) -> Iterator[Database]:
         METADATA.create_all(connection)
         connection.execute(text("insert into countries values ('fr')"))
         connection.execute(
+            text(
+                "create table events_0 partition of events for values with (modulus 1, remainder 0)"
+            )
+        )
+        connection.execute(
             text(f"grant select on countries to {quote_identifier(CONFIG.app_role)}")
         )
         operations.invoke(IsolateTableOp(ROOT.name, column="id"))
         operations.invoke(IsolateTableOp(SELECT.name))
         operations.invoke(IsolateTableOp(CHILDREN.name))
+        operations.invoke(IsolateTableOp(EVENTS.name))
     engine.dispose()
     yield database
     database.drop()
@@ -154,7 +168,7 @@ def arena(foreign_database: Database, unprivileged_app: None) -> Iterator[Arena]
 
 
 @pytest.mark.parametrize("surface", SURFACES)
-@pytest.mark.parametrize("table", [ROOT.name, SELECT.name, CHILDREN.name])
+@pytest.mark.parametrize("table", [ROOT.name, SELECT.name, CHILDREN.name, EVENTS.name])
 def test_no_attack_on_a_foreign_table_gets_through(
     arena: Arena, table: str, surface: Surface
 ) -> None:
@@ -167,4 +181,4 @@ def test_no_attack_on_a_foreign_table_gets_through(
 
 def test_shared_table_is_left_alone(arena: Arena) -> None:
     """A table without the tenant column is no target."""
-    assert set(arena.targets) == {ROOT.name, SELECT.name, CHILDREN.name}
+    assert set(arena.targets) == {ROOT.name, SELECT.name, CHILDREN.name, EVENTS.name}

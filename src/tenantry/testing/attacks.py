@@ -291,12 +291,22 @@ class Attack:
             return replace(answer, value="nothing") if answer.count == 0 else answer
         harmless = target.harmless
         name = relation.name(harmless)
+        statement = statement.on_conflict_do_update(
+            constraint=self.constraint, set_={name: relation.value(row, harmless)}
+        )
+        if target.partitioned:
+            # No system column can be returned there: an inserted row is one more than before.
+            before = hand.execute(relation.owners()).count
+            answer = hand.execute(statement)
+            if not answer.count:
+                return replace(answer, value="nothing")
+            inserted = hand.execute(relation.owners()).count > before
+            return replace(answer, value="inserted" if inserted else "updated")
         # xmax is 0 in a row that was inserted, and not in one that was updated.
         answer = hand.execute(
-            statement.on_conflict_do_update(
-                constraint=self.constraint,
-                set_={name: relation.value(row, harmless)},
-            ).returning(literal_column("case when xmax = 0 then 'inserted' else 'updated' end"))
+            statement.returning(
+                literal_column("case when xmax = 0 then 'inserted' else 'updated' end")
+            )
         )
         return replace(answer, value=answer.owners[0] if answer.owners else "nothing", owners=())
 

@@ -79,6 +79,11 @@ class Target:
         return tuple(column.key for column in self.table.columns if _is_writable(column))
 
     @property
+    def partitioned(self) -> bool:
+        """Tell whether the table's rows are in partitions of it, as its models say."""
+        return bool(self.table.dialect_options["postgresql"].get("partition_by"))
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """Return the keys of the columns that tell one row from another."""
         return tuple(column.key for column in self.table.primary_key.columns) or (self.tenant,)

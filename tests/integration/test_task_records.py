@@ -197,6 +197,37 @@ def test_revoked_record_keeps_its_task_from_running(site: Site) -> None:
     assert site.count(label) == 0
 
 
+def test_message_whose_record_was_purged_is_not_executed(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without its record a launched task neither runs nor gets a new one; its result says so."""
+    label = new_label()
+    result = site.launch("mark", label, countdown=1)
+    site.change("delete from task_records where id = %s", result.id)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=90)
+    assert f"the record of task mark[{result.id}]" in caplog.text
+    assert site.count(label) == 0
+    assert site.record(result) is None
+
+
+def test_retry_whose_record_was_purged_is_not_executed(site: Site) -> None:
+    """A task's next attempt knows of its record, however the first one was published."""
+    label = new_label()
+    task = site.app.tasks["recover"]
+    task.default_retry_delay = 2
+    try:
+        with publishing_for(Tenant(A, ALICE.id)):
+            result = task.delay(label)
+        site.wait(result, TaskState.RETRY)
+    finally:
+        task.default_retry_delay = 0
+    site.change("delete from task_records where id = %s", result.id)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=90)
+    assert site.count(label) == 1
+
+
 def test_message_of_an_earlier_attempt_is_not_executed(site: Site) -> None:
     """Once a retry is due, the message of the attempt before it is out of date."""
     label = new_label()

@@ -162,6 +162,17 @@ def test_purge_deletes_what_ended_long_ago(site: Site, tasks: Tasks) -> None:
     assert json.loads(tasks("purge", "--older-than", "2", *EVERYONE, "--json")) == {"purged": 1}
 
 
+def test_purge_keeps_what_a_message_may_still_ask_for(site: Site, tasks: Tasks) -> None:
+    """A revoked task's record stays until its message is due no more: 15 minutes, from its eta."""
+    soon, later = site.launch("mark", "x"), site.launch("mark", "x", countdown=3600)
+    tasks("revoke", soon.id, later.id, *MINE)
+    assert tasks("purge", "--older-than", "0", *MINE) == "purged 0 task records\n"
+    site.change("update task_records set finished_at = now() - interval '16 minutes'")
+    assert tasks("purge", "--older-than", "0", *MINE) == "purged 1 task records\n"
+    assert site.record(soon) is None
+    assert site.record(later) is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

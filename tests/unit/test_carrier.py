@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kombu.utils import json
 
 from tenantry import ConfigurationError, TenancyConfig, Tenant
-from tenantry.celery.carrier import Carrier
+from tenantry.celery.carrier import Carrier, is_recorded
 from tenantry.exceptions import RefusedMessageError
 
 KEY: Final = "k" * 32
@@ -90,6 +90,18 @@ def test_absence_of_a_tenant_is_sealed_too() -> None:
     assert carrier.open(header, "id", "task", BODY) is None
     with pytest.raises(RefusedMessageError):
         carrier.open(header | {"organization_id": str(uuid.UUID(int=1))}, "id", "task", BODY)
+
+
+def test_knowledge_of_a_record_is_sealed_too() -> None:
+    """Nobody can take from a message that its task has a record, nor say so of another."""
+    carrier = Carrier(KEY)
+    plain = carrier.seal(TENANT, "id", "task", BODY)
+    recorded = carrier.seal(TENANT, "id", "task", BODY, recorded=True)
+    assert carrier.open(sent(recorded), "id", "task", BODY) == TENANT
+    assert (is_recorded(plain), is_recorded(recorded)) == (False, True)
+    for header in (plain | {"recorded": True}, recorded | {"recorded": False}):
+        with pytest.raises(RefusedMessageError):
+            carrier.open(header, "id", "task", BODY)
 
 
 _CHANGED_HEADERS: Final[dict[str, Callable[[Header], object]]] = {

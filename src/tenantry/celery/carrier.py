@@ -23,8 +23,9 @@ class Carrier:
     """Seals a tenant into a message and opens it again; what another key sealed is refused.
 
     The seal covers the task's id and name, its arguments, and what runs after it (callbacks,
-    errbacks, chain, chord), so that none of them can be put into another message. Who can read the
-    broker can still replay a message as it is: the same task, for the same tenant.
+    errbacks, chain, chord), so that none of them can be put into another message, and whether the
+    task has a record, without which its message is not executed. Who can read the broker can still
+    replay a message as it is: the same task, for the same tenant.
     """
 
     def __init__(self, key: str, *, config: TenancyConfig = DEFAULT_CONFIG) -> None:
@@ -43,16 +44,23 @@ class Carrier:
         self.config = config
 
     def seal(
-        self, tenant: Tenant | None, task_id: str, task: str, body: Sequence[Any]
-    ) -> dict[str, str | None]:
+        self,
+        tenant: Tenant | None,
+        task_id: str,
+        task: str,
+        body: Sequence[Any],
+        *,
+        recorded: bool = False,
+    ) -> dict[str, Any]:
         """Return the header for a message; body is Celery's (args, kwargs, embedded)."""
         organization = None if tenant is None else str(tenant.organization_id)
         user = None if tenant is None or tenant.user_id is None else str(tenant.user_id)
-        return {
+        header = {
             "organization_id": organization,
             "user_id": user,
-            "seal": self._seal(task_id, task, organization, user, body),
+            "seal": self._seal(task_id, task, organization, user, body, recorded=recorded),
         }
+        return header | {"recorded": True} if recorded else header
 
     def open(self, header: object, task_id: str, task: str, body: Sequence[Any]) -> Tenant | None:
         """Return the tenant that a message was sealed for; None if it was sealed for none.
@@ -66,7 +74,8 @@ class Carrier:
                 "something that does not share this application's configuration"
             )
         organization, user, seal = (header.get(k) for k in ("organization_id", "user_id", "seal"))
-        expected = self._seal(task_id, task, organization, user, body)
+        recorded = is_recorded(header)
+        expected = self._seal(task_id, task, organization, user, body, recorded=recorded)
         # As bytes: two texts are only compared where both are ASCII.
         if not isinstance(seal, str) or not hmac.compare_digest(
             expected.encode(), seal.encode(errors="replace")
@@ -85,7 +94,14 @@ class Carrier:
             ) from error
 
     def _seal(
-        self, task_id: str, task: str, organization: object, user: object, body: Sequence[Any]
+        self,
+        task_id: str,
+        task: str,
+        organization: object,
+        user: object,
+        body: Sequence[Any],
+        *,
+        recorded: bool,
     ) -> str:
         args, kwargs, embedded = body
         # Unsorted: JSON keeps the order of keys, but turns numbers among them into text, which
@@ -99,6 +115,12 @@ class Carrier:
                 list(args),
                 dict(kwargs),
                 [embedded.get(name) for name in _EMBEDDED],
+                *(["recorded"] if recorded else []),
             ]
         )
         return hmac.digest(self._key, content.encode(), "sha256").hex()
+
+
+def is_recorded(header: object) -> bool:
+    """Tell whether a message whose seal is right was published when its task had a record."""
+    return isinstance(header, Mapping) and header.get("recorded") is True

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from celery import Celery
-from sqlalchemy import Engine, delete, func, select, update
+from sqlalchemy import Engine, delete, func, or_, select, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import NullPool
 
 from tenantry.celery.installation import tenancy_of
 from tenantry.celery.launcher import dispatch
+from tenantry.celery.ledger import Deadlines
 from tenantry.celery.records import FINISHED, TaskRecordMixin, TaskState
 from tenantry.celery.remote import FIND, TERMINATE
 from tenantry.config import DEFAULT_CONFIG, Settings, TenancyConfig
@@ -81,6 +82,12 @@ class Reach:
         if ledger is None:
             raise ConfigurationError(f"Celery application {self.app.main!r} keeps no task records")
         return ledger.model
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Return the deadlines of the application, or those that it has by default."""
+        ledger = None if self.app is None else tenancy_of(self.app).ledger
+        return Deadlines() if ledger is None else ledger.deadlines
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -282,6 +289,9 @@ def requeue(reach: Reach, task_ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
 def purge(reach: Reach, *, older_than: timedelta, states: Iterable[TaskState] = ()) -> int:
     """Delete the records of tasks that ended so long ago, and return how many.
 
+    That of a revoked task stays until its message is due no more: `Deadlines.delivered` after it
+    was revoked, or after the time that the task was meant for.
+
     Raises:
         ConfigurationError: a state is named in which a task has not ended.
     """
@@ -289,13 +299,16 @@ def purge(reach: Reach, *, older_than: timedelta, states: Iterable[TaskState] = 
     if not wanted <= FINISHED:
         unfinished = ", ".join(sorted(wanted - FINISHED))
         raise ConfigurationError(f"tasks that have not ended cannot be purged: {unfinished}")
-    model = reach.model
+    model, delivered = reach.model, reach.deadlines.delivered
+    # greatest() leaves out what is NULL.
+    settled = func.greatest(model.finished_at, model.eta) + delivered < func.now()
     with reach.session() as session:
         deleted = session.scalars(
             delete(model)
             .where(
                 model.state.in_(sorted(wanted)),
                 model.finished_at < func.now() - older_than,
+                or_(model.state != TaskState.REVOKED, settled),
             )
             .returning(model.id)
             .execution_options(synchronize_session=False)

@@ -28,6 +28,7 @@ class Execution:
         tenant: that the message was sealed for, or that the eager caller had.
         refusal: why the message is not believed; the task must not be executed.
         token: brings the tenant from before back.
+        recorded: the task is known to have a record, or to have had one.
         attempt: what is recorded, once the record has admitted this execution.
         entered: whether the task's own code was called; what it calls itself is another matter.
         failed: whether its failure is recorded.
@@ -37,6 +38,7 @@ class Execution:
     tenant: Tenant | None
     refusal: RefusedMessageError | None
     token: Token[Tenant | None]
+    recorded: bool = False
     attempt: Attempt | None = None
     entered: bool = False
     failed: bool = False

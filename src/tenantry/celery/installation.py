@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import celery
 from celery import Celery, Task, signals
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from tenantry.celery import leases
-from tenantry.celery.carrier import HEADER, Carrier
-from tenantry.celery.executions import Execution, attach, detach, eager_call
+from tenantry.celery.carrier import HEADER, Carrier, is_recorded
+from tenantry.celery.executions import Execution, attach, current, detach, eager_call
 from tenantry.celery.guards import GuardedTask
 from tenantry.celery.ledger import Deadlines, Ledger
 from tenantry.celery.records import TaskRecordMixin
-from tenantry.celery.scope import current_tenant, enter, leave
+from tenantry.celery.scope import current_tenant, enter, leave, recorded_task
 from tenantry.celery.transports import install_transports
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
 from tenantry.context import Tenant
@@ -125,21 +126,25 @@ def install_tenancy(
     install_transports()
 
     def seal(sender: str, body: Sequence[Any], headers: dict[str, Any], **_: Any) -> None:
-        headers[HEADER] = tenancy.carrier.seal(current_tenant(), headers["id"], sender, body)
+        task_id = headers["id"]
+        headers[HEADER] = tenancy.carrier.seal(
+            current_tenant(), task_id, sender, body, recorded=_has_record(task_id)
+        )
 
     def bind(
         task_id: str, task: Task, args: Sequence[Any], kwargs: dict[str, Any], **_: Any
     ) -> None:
         if task.app is not app:
             return
-        tenant, refusal = None, None
+        tenant, refusal, recorded = None, None, False
         try:
             tenant = tenancy.tenant_of(task, task_id, args, kwargs)
+            recorded = is_recorded(task.request.get(HEADER))
         except RefusedMessageError as error:
             # Here Celery would only log it; the task refuses to start.
             logger.warning("%s", error)
             refusal = error
-        attach(task.request, Execution(tenant, refusal, enter(tenant)))
+        attach(task.request, Execution(tenant, refusal, enter(tenant), recorded))
 
     def release(task: Task, **_: Any) -> None:
         execution = detach(task.request)
@@ -172,6 +177,15 @@ def _check_records(records: type[TaskRecordMixin], config: TenancyConfig) -> Non
         f"{config.tenant_column!r} of type {config.id_type}: its table would have no wall. "
         f"Override organization_id in {records.__name__}, or keep no records"
     )
+
+
+def _has_record(task_id: str) -> bool:
+    """Tell whether the task that is published has a record: it is launched, or tried again."""
+    if recorded_task.get() == task_id:
+        return True
+    request = celery.current_task.request if celery.current_task else None
+    execution = None if request is None else current(request)
+    return execution is not None and execution.recorded and request.id == task_id
 
 
 def tenancy_of(app: Celery) -> TaskTenancy:

@@ -14,7 +14,7 @@ from tenantry.celery.installation import tenancy_of
 from tenantry.celery.ledger import Attempt, Ledger, Publication
 from tenantry.celery.outbox import after_commit
 from tenantry.celery.recording import ledger_of
-from tenantry.celery.scope import publishing_for
+from tenantry.celery.scope import publishing_for, recorded_task
 from tenantry.context import Principal, Tenant
 from tenantry.exceptions import CrossTenantError
 from tenantry.sessions import get_tenant, set_tenant, tenant_scope
@@ -92,7 +92,7 @@ def dispatch(app: Celery, ledger: Ledger, tenant: Tenant, task_id: uuid.UUID) ->
         publication = ledger.release(tenant, task_id)
         return None if publication is None else publish(app, tenant, publication)
     try:
-        return ledger.dispatch(tenant, task_id, lambda p: publish(app, tenant, p))
+        return ledger.dispatch(tenant, task_id, lambda p: _publish_recorded(app, tenant, p))
     except OperationalError as error:
         logger.warning(
             "task %s of %s stays queued, the broker cannot be reached: %s",
@@ -122,6 +122,14 @@ def publish(app: Celery, tenant: Tenant, publication: Publication) -> AsyncResul
         if task is None:
             return app.send_task(publication.name, publication.args, publication.kwargs, **options)
         return task.apply_async(publication.args, publication.kwargs, **options)
+
+
+def _publish_recorded(app: Celery, tenant: Tenant, publication: Publication) -> AsyncResult:
+    token = recorded_task.set(publication.task_id)
+    try:
+        return publish(app, tenant, publication)
+    finally:
+        recorded_task.reset(token)
 
 
 def _bind(session: Session, tenant: Tenant) -> None:

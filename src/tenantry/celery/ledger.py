@@ -93,6 +93,7 @@ class Entry(enum.Enum):
     FINISHED = "finished"
     RUNNING = "running"
     SUPERSEDED = "superseded"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +155,14 @@ class Ledger:
         with self._scope(tenant) as session:
             return self._take(session, task_id)
 
-    def start(self, attempt: Attempt) -> Admission:
+    def start(self, attempt: Attempt, *, recorded: bool = False) -> Admission:
         """Note that an execution begins, unless the record says that it must not.
 
-        A task without a record gets one. A task in a final state is not executed again; nor is one
-        whose worker holds a lease, or whose message is older than the retry that is due.
+        A task without a record gets one, unless its message says that it had one: that was purged.
+        A task in a final state is not executed again; nor is one whose worker holds a lease, or
+        whose message is older than the retry that is due.
         """
-        return self._persist(lambda: self._start(attempt))
+        return self._persist(lambda: self._start(attempt, recorded))
 
     def finish(
         self,
@@ -234,7 +236,7 @@ class Ledger:
                 due_at=func.now() + self.deadlines.lease,
             )
 
-    def _start(self, attempt: Attempt) -> Admission:
+    def _start(self, attempt: Attempt, recorded: bool) -> Admission:
         model = self.model
         parameters = {"record": attempt.id, "attempt": attempt.retries, "host": attempt.worker}
         begun = {
@@ -247,15 +249,17 @@ class Ledger:
         with self._scope(attempt.tenant) as session:
             if session.scalar(self._statements.start, parameters) is not None:
                 return Admission(entry=Entry.GRANTED)
-            added = session.scalar(
-                insert(model)
-                .values(**self._description(attempt) | begun)
-                .on_conflict_do_nothing()
-                .returning(model.id)
-            )
+            added = None
+            if not recorded:
+                added = session.scalar(
+                    insert(model)
+                    .values(**self._description(attempt) | begun)
+                    .on_conflict_do_nothing()
+                    .returning(model.id)
+                )
             if added is not None:
                 return Admission(entry=Entry.GRANTED)
-            state, error, due_at, now, retries = session.execute(
+            found = session.execute(
                 select(
                     model.state,
                     model.error,
@@ -263,7 +267,10 @@ class Ledger:
                     func.clock_timestamp(),
                     model.retries,
                 ).where(model.id == attempt.id)
-            ).one()
+            ).one_or_none()
+        if found is None:
+            return Admission(entry=Entry.GONE)
+        state, error, due_at, now, retries = found
         if state in FINAL:
             return Admission(entry=Entry.FINISHED, state=state, error=error)
         if state is TaskState.STARTED and retries == attempt.retries:

@@ -32,8 +32,8 @@ def admit(task: Task, execution: Execution, args: Sequence[Any], kwargs: dict[st
     """Return if the record lets the execution begin; it is noted as begun then, and has a lease.
 
     Raises:
-        Ignore: the task has ended, or a newer attempt is under way, or it runs elsewhere: then its
-            message comes again when the lease of that worker is over.
+        Ignore: the task has ended, or its record was purged, or a newer attempt is under way, or it
+            runs elsewhere: then its message comes again when the lease of that worker is over.
         Retry: the database cannot be reached.
     """
     ledger = ledger_of(task)
@@ -41,11 +41,21 @@ def admit(task: Task, execution: Execution, args: Sequence[Any], kwargs: dict[st
         return
     attempt = describe(task, execution.tenant, args, kwargs)
     try:
-        admission = ledger.start(attempt)
+        admission = ledger.start(attempt, recorded=execution.recorded)
     except (DBAPIError, DatabaseUnreachableError) as error:
         if not is_transient(error):
             raise
         raise task.retry(exc=error, countdown=_RETRY_SECONDS) from error
+    if admission.entry is Entry.GONE:
+        logger.warning(
+            "the record of task %s[%s] of %s is gone; not executed",
+            attempt.name,
+            attempt.task_id,
+            attempt.tenant,
+        )
+        task.backend.mark_as_revoked(attempt.task_id, "its record is gone")
+        raise Ignore(f"record: {admission.entry.value}")
+    execution.recorded = True
     if admission.entry is Entry.GRANTED:
         execution.attempt = attempt
         leases.hold(ledger, attempt)

@@ -11,6 +11,9 @@ _tenant: ContextVar[Tenant | None] = ContextVar("tenantry_task_tenant", default=
 # Id and name of a task that a worker's main process deals with, without executing it.
 handled: ContextVar[tuple[str, str] | None] = ContextVar("tenantry_handled_task", default=None)
 
+# Id of the task whose record is being dispatched.
+recorded_task: ContextVar[str | None] = ContextVar("tenantry_recorded_task", default=None)
+
 
 def current_tenant() -> Tenant | None:
     """Return the tenant of the running task, or of the enclosing `publishing_for`; or None."""

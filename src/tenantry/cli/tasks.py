@@ -158,7 +158,7 @@ def purge(
     state: _State = None,
     as_json: _Json = False,
 ) -> None:
-    """Delete the records of tasks that have ended."""
+    """Delete the records of tasks that have ended; a revoked one's when its message is not due."""
     control = _control()
     reach = _reach(control, organization, everyone, reason, celery_app)
     count = control.purge(

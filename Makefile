@@ -32,14 +32,17 @@ worker: setup ## run a worker on the environment's database and broker; ARGS goe
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docker/worker.sh $(ARGS)
 
 # In a home of its own, with nothing else configured: database, broker and key are the embedded ones.
-# BROKER=redis://localhost:6379/0 puts the messages there.
+# BROKER=redis://localhost:6379/0 puts the messages there. The shell passes a signal on, and waits:
+# nothing of it is left when it has ended.
 demo-tasks: setup ## run two organizations' tests at once by a real worker, and check every count
 	@home=$$(mktemp -d) && export TENANTRY_HOME="$$home" && \
 	unset DATABASE_URL MIGRATION_DATABASE_URL MAINTENANCE_DATABASE_URL BROKER_URL \
 	    CELERY_RESULT_BACKEND TENANTRY_TASK_KEY && \
 	$(if $(BROKER),export BROKER_URL="$(BROKER)" && )\
 	trap '$(BIN)/tenantry db reset --yes >/dev/null; rm -rf "$$home"' EXIT && \
-	$(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS)
+	trap 'kill "$$demo" 2>/dev/null' TERM INT HUP && \
+	{ $(BIN)/python -m assay.demo_tasks $(if $(DATA),--data $(DATA)) $(ARGS) & demo=$$!; } && \
+	while wait "$$demo"; status=$$?; kill -0 "$$demo" 2>/dev/null; do :; done; exit $$status
 
 bench: setup ## measure everything that isolation costs, beside others; ten minutes; ARGS=--docs, ARGS=--help
 	@$(BIN)/python -m bench $(ARGS)

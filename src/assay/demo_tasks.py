@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from kombu.exceptions import OperationalError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import func, select
@@ -71,7 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--patience", type=float, default=300, help="seconds until it has failed")
     options = parser.parse_args(arguments)
+    _end_in_order()
     console = Console(stderr=not sys.stdout.isatty())
+    if unreachable := _unreachable():
+        sys.stderr.write(f"error: {unreachable}\n")
+        return 1
     _migrate()
     application = Application(slowness=2 * _TIMEOUT)
     with serving(application) as url, tempfile.TemporaryDirectory(prefix="assay-") as folder:
@@ -142,6 +148,29 @@ def worker_environment() -> dict[str, str]:
     """Return this process's environment, with the demonstration's own server allowed."""
     allowed = {"ASSAY_HTTP_HOSTS": "127.0.0.1", "ASSAY_ALLOWED_NETWORKS": "127.0.0.1/32"}
     return os.environ | allowed
+
+
+def _end_in_order() -> None:
+    """Have the first signal that asks for an end leave no worker behind, and the others wait."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for each in signals:
+        signal.signal(each, end)
+
+
+def _unreachable() -> str | None:
+    """Return why the broker cannot be used; None if it answers."""
+    with app.connection_for_write() as connection:
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_TIMEOUT)
+        except OperationalError as error:
+            return f"the broker {connection.as_uri()} does not answer: {error}"
+    return None
 
 
 def _migrate() -> None:

@@ -1,6 +1,7 @@
 """The real run: two organizations, a real worker with four processes, an application that errs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from tests.conftest import RequireService
 from tests.fixtures.assay_workers import ROOT, environment
 from tests.fixtures.redis_servers import new_redis, redis_program
+from tests.fixtures.task_board import wait_until
 
+from tenantry.embedded import EmbeddedServer
 from tenantry.testing import Database
 
 DATA = Path(os.environ.get("ASSAY_DATA") or ROOT.parent / "shared" / "data")
@@ -45,17 +48,69 @@ def test_wrong_count_is_noticed(fresh_database: Database) -> None:
         _run(fresh_database, "--limit=20", "--no-access")
 
 
+def test_broker_that_does_not_answer_is_one_line(fresh_database: Database) -> None:
+    """It ends before anything is migrated, with one line that names the broker."""
+    answer = _answer(fresh_database, broker="redis://localhost:1/0", timeout=60)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: the broker redis://")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_termination_leaves_nothing_behind(tmp_path: Path, require_service: RequireService) -> None:
+    """TERM to `make demo-tasks` ends worker and server, and takes their folders away."""
+    make, ps = shutil.which("make"), shutil.which("ps")
+    require_service(make and ps, "make or ps is not installed (apt install make procps)")
+    assert make is not None
+    assert ps is not None
+
+    def workers() -> list[str]:
+        listed = subprocess.run(
+            [ps, "-eww", "-o", "args"], capture_output=True, text=True, check=True
+        )
+        return [line for line in listed.stdout.splitlines() if str(tmp_path) in line]
+
+    process = subprocess.Popen(
+        [make, "-o", "setup", "demo-tasks", f"BIN={Path(sys.executable).parent}", "DATA="],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or bool(workers()), 90, lambda: "no worker")
+        (home,) = (path for path in tmp_path.iterdir() if not path.name.startswith("assay-"))
+        server = EmbeddedServer(home).status()
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert workers() == []
+    assert server.pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _run(database: Database, *options: str, broker: str | None = None) -> str:
+    answer = _answer(database, "--patience=230", *options, broker=broker, timeout=250)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+def _answer(
+    database: Database, *options: str, broker: str | None, timeout: float
+) -> subprocess.CompletedProcess[str]:
     environ = environment(lambda login: database.server.url(login, database.name), broker=broker)
     # The demonstration allows its own server to its own worker.
     del environ["ASSAY_HTTP_HOSTS"], environ["ASSAY_ALLOWED_NETWORKS"]
-    answer = subprocess.run(
-        [sys.executable, "-m", "assay.demo_tasks", "--patience=230", *options],
+    return subprocess.run(
+        [sys.executable, "-m", "assay.demo_tasks", *options],
         env=environ,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=timeout,
         check=False,
     )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout + answer.stderr

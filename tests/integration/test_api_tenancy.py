@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from tests.fixtures.api_foreign import Caller, TenantSession, caller, foreign_app
 from tests.fixtures.worlds import A, Wall, World, cursor_of, names_of, new_world
@@ -233,6 +234,12 @@ def test_layer_is_installed_once_and_needed(world: World) -> None:
         bare = TestClient(foreign_app(engine, install=False))
         with pytest.raises(ConfigurationError, match="install_tenancy"):
             bare.get("/sync", headers=of("a"))
+
+
+def test_async_sessions_are_refused_at_once() -> None:
+    """The error says that the integration is synchronous, and what to give it."""
+    with pytest.raises(ConfigurationError, match=r"AsyncSessions, .* is synchronous: give"):
+        install_tenancy(fastapi.FastAPI(), sessions=async_sessionmaker())  # type: ignore[arg-type]
 
 
 def test_tenant_is_none_of_the_request(world: World) -> None:

@@ -46,13 +46,21 @@ def install_tenancy(app: FastAPI, *, sessions: Sessions = SessionLocal) -> None:
         sessions: makes the Sessions that `tenant_session` hands to routes.
 
     Raises:
-        ConfigurationError: the application has the layer already.
+        ConfigurationError: the application has the layer already, or `sessions` makes others.
 
     At start-up the application raises IsolationNotEnforcedError, MissingMigrationsError,
     DatabaseUnreachableError or ConfigurationError (an engine that is not protected).
     """
     if hasattr(app.state, _ATTRIBUTE):
         raise ConfigurationError(f"the tenant layer is installed on {app.title!r} already")
+    made = getattr(sessions, "class_", Session)
+    if not issubclass(made, Session):
+        raise ConfigurationError(
+            f"the Sessions for {app.title!r} are {made.__name__}s, and this integration is "
+            "synchronous: give install_tenancy() a sessionmaker on an engine of "
+            "create_tenant_engine(). A route that wants AsyncSession opens "
+            "tenantry.asyncio.tenant_scope(…) itself"
+        )
     setattr(app.state, _ATTRIBUTE, sessions)
     add_problem_handlers(app)
     own = app.router.lifespan_context

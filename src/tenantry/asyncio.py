@@ -17,6 +17,7 @@ from tenantry import sessions as synchronous
 from tenantry.config import DEFAULT_CONFIG, Mode, TenancyConfig, parse_url
 from tenantry.context import Tenant
 from tenantry.database import protect_engine
+from tenantry.extras import extras
 
 __all__ = [
     "clear_tenant",
@@ -51,14 +52,18 @@ def create_async_tenant_engine(
         engine_options: for `sqlalchemy.ext.asyncio.create_async_engine`.
 
     Raises:
-        ConfigurationError: the URL or the mode cannot be used.
+        ConfigurationError: the URL or the mode cannot be used, or the driver is not installed.
 
     On connecting, the engine raises DatabaseUnreachableError, MissingMigrationsError,
     IsolationNotEnforcedError (the wall is missing) or ConfigurationError (Citus).
     """
     text = url.render_as_string(hide_password=False) if isinstance(url, URL) else url
+    with extras():
+        engine = create_async_engine(
+            parse_url(text, drivers=("psycopg", "asyncpg")), **engine_options
+        )
     return protect_engine(
-        create_async_engine(parse_url(text, drivers=("psycopg", "asyncpg")), **engine_options),
+        engine,
         config=config,
         mode=mode,
         metadata=metadata,

@@ -20,6 +20,7 @@ from tenantry.config import (
 )
 from tenantry.drivers import driver_of
 from tenantry.exceptions import ConfigurationError
+from tenantry.extras import extras
 from tenantry.filters import FilteringCompiler
 from tenantry.states import ConnectionState
 from tenantry.tenancy import (
@@ -78,14 +79,18 @@ def create_tenant_engine(
         engine_options: for `sqlalchemy.create_engine`.
 
     Raises:
-        ConfigurationError: the URL cannot be used.
+        ConfigurationError: the URL cannot be used, or its driver is not installed.
 
     On connecting, the engine raises DatabaseUnreachableError, MissingMigrationsError,
     IsolationNotEnforcedError (mode `database`) or ConfigurationError (scope `session` behind a
     pooler).
     """
+    with extras():
+        engine = create_engine(
+            parse_url(_text_of(url), drivers=SYNCHRONOUS_DRIVERS), **engine_options
+        )
     return protect_engine(
-        create_engine(parse_url(_text_of(url), drivers=SYNCHRONOUS_DRIVERS), **engine_options),
+        engine,
         config=config,
         mode=mode,
         scope=scope,

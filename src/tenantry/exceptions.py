@@ -9,6 +9,10 @@ class ConfigurationError(TenancyError):
     """A setting, an environment variable or an argument is missing or cannot be used."""
 
 
+class MissingExtraError(ConfigurationError, ImportError):
+    """A dependency is not installed that one of the package's extras brings."""
+
+
 class InvalidTenantError(TenancyError, ValueError):
     """An organization or user id is not of the configured type; nothing was sent to the server."""
 

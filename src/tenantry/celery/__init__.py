@@ -3,21 +3,24 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tenantry.celery.broker import broker_url, result_backend_url, task_key
-from tenantry.celery.chords import bound_chords
-from tenantry.celery.fanout import for_each_tenant
-from tenantry.celery.installation import install_tenancy
-from tenantry.celery.launcher import task_launcher
-from tenantry.celery.ledger import Deadlines
-from tenantry.celery.logs import install_logging
-from tenantry.celery.records import TaskRecordMixin, TaskState
-from tenantry.celery.scope import current_tenant, publishing_for
-from tenantry.celery.sweeper import Sweep, add_sweeper, sweep
-from tenantry.celery.tasks import BaseTask, get_db_session, tenant_free, with_tenant_context
 from tenantry.context import Principal
+from tenantry.extras import extras
+
+with extras():
+    from tenantry.celery.broker import broker_url, result_backend_url, task_key
+    from tenantry.celery.chords import bound_chords
+    from tenantry.celery.fanout import for_each_tenant
+    from tenantry.celery.installation import install_tenancy
+    from tenantry.celery.launcher import task_launcher
+    from tenantry.celery.ledger import Deadlines
+    from tenantry.celery.logs import install_logging
+    from tenantry.celery.records import TaskRecordMixin, TaskState
+    from tenantry.celery.scope import current_tenant, publishing_for
+    from tenantry.celery.sweeper import Sweep, add_sweeper, sweep
+    from tenantry.celery.tasks import BaseTask, get_db_session, tenant_free, with_tenant_context
 
 if TYPE_CHECKING:
-    from tenantry.celery.metrics import install_metrics
+    from tenantry.celery.metrics import install_metrics as install_metrics
 
 __all__ = [
     "BaseTask",
@@ -33,7 +36,6 @@ __all__ = [
     "for_each_tenant",
     "get_db_session",
     "install_logging",
-    "install_metrics",
     "install_tenancy",
     "publishing_for",
     "result_backend_url",
@@ -46,7 +48,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # prometheus_client is optional, and makes its files as soon as there is something to count.
+    # prometheus_client is optional, and makes its files as soon as there is something to count: not
+    # for `import *`, either.
     if name == "install_metrics":
-        return import_module("tenantry.celery.metrics").install_metrics
+        with extras():
+            return import_module("tenantry.celery.metrics").install_metrics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -105,7 +105,13 @@ def test_revoke_keeps_a_task_from_being_executed(site: Site, tasks: Tasks) -> No
         site.launch("mark", new_label()).get(timeout=90)
     assert site.count(label) == 0
     assert state_of(site, revoked) is TaskState.REVOKED
-    assert "unchanged" in tasks("revoke", revoked.id, *MINE, status=1)
+    assert tasks("revoke", revoked.id, ended.id, unknown, *MINE, status=1).splitlines() == sorted(
+        [
+            f"unchanged {revoked.id}: it is revoked",
+            f"unchanged {ended.id}: it is success",
+            f"unchanged {unknown}: there is no such task",
+        ]
+    )
 
 
 def test_terminate_says_what_it_takes(site: Site, tasks: Tasks) -> None:
@@ -131,7 +137,8 @@ def test_requeue_publishes_with_an_application(site: Site, tasks: Tasks) -> None
         record = site.wait(result, TaskState.SUCCESS, organization_id=B)
     assert (record.retries, record.error, record.user_id) == (0, None, BOB.id)
     assert site.count(label, B) == 1
-    assert "unchanged" in tasks("requeue", result.id, *EVERYONE, *APP, status=1)
+    answer = tasks("requeue", result.id, *EVERYONE, *APP, status=1)
+    assert answer == f"unchanged {result.id}: it is success\n"
 
 
 def test_requeue_without_an_application_leaves_it_to_the_sweeper(site: Site, tasks: Tasks) -> None:

@@ -5,7 +5,6 @@ import json
 import uuid
 from datetime import timedelta
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any, Final
 
 import typer
@@ -125,7 +124,7 @@ def revoke(
     control = _control()
     reach = _reach(control, organization, everyone, reason, celery_app)
     revoked = control.revoke(reach, [_id(text) for text in task_ids], terminate=terminate)
-    _report("revoked", task_ids, revoked, as_json)
+    _report(control, reach, "revoked", task_ids, revoked, as_json)
 
 
 @app.command()
@@ -143,7 +142,8 @@ def requeue(
     """
     control = _control()
     reach = _reach(control, organization, everyone, reason, celery_app)
-    _report("queued", task_ids, control.requeue(reach, [_id(text) for text in task_ids]), as_json)
+    queued = control.requeue(reach, [_id(text) for text in task_ids])
+    _report(control, reach, "queued", task_ids, queued, as_json)
 
 
 @app.command()
@@ -169,8 +169,6 @@ def purge(
 
 def _control() -> Any:
     # Celery is an optional dependency, and takes longer to import than all other commands.
-    if find_spec("celery") is None:
-        raise ConfigurationError("Celery is not installed: pip install 'tenantry[celery]'")
     return import_module("tenantry.celery.control")
 
 
@@ -210,7 +208,9 @@ def _states(control: Any, names: list[str] | None) -> list[Any]:
         raise ConfigurationError(f"{error}: use {', '.join(known)}") from None
 
 
-def _report(what: str, wanted: list[str], done: list[uuid.UUID], as_json: bool) -> None:
+def _report(
+    control: Any, reach: Any, what: str, wanted: list[str], done: list[uuid.UUID], as_json: bool
+) -> None:
     others = sorted({str(_id(text)) for text in wanted} - {str(task_id) for task_id in done})
     if as_json:
         typer.echo(json.dumps({what: [str(task_id) for task_id in done], "unchanged": others}))
@@ -218,7 +218,9 @@ def _report(what: str, wanted: list[str], done: list[uuid.UUID], as_json: bool) 
         for task_id in done:
             typer.echo(f"{what} {task_id}")
         for text in others:
-            typer.echo(f"unchanged {text}: there is no such task, or its state does not allow it")
+            record = control.find_task(reach, uuid.UUID(text))
+            why = "there is no such task" if record is None else f"it is {record.state}"
+            typer.echo(f"unchanged {text}: {why}")
     if not done:
         raise typer.Exit(1)
 

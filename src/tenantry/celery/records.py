@@ -66,6 +66,10 @@ class TaskRecordMixin(TenantMixin):
     and (organization_id, due_at) where due_at is not null, which holds the unfinished tasks alone
     and which the sweeper reads from end to end.
 
+    It also wants a foreign key from its tenant column to the root table, with ON DELETE CASCADE:
+    only with that does launching a task for an organization that does not exist raise
+    UnknownTenantError.
+
     Attributes:
         user_id: for whom; without a foreign key, since it is told of users that are gone, too.
         args_digest: SHA-256 of the arguments: equal for equal arguments.

@@ -201,6 +201,7 @@ def test_organization_that_is_none_is_one_error(shell: Shell, reference: str, wo
     ("file", "content", "words"),
     [
         ("missing.csv", None, "cannot be read: No such file"),
+        ("missing", None, "cannot be read: No such file"),
         (".", None, "--format"),
         ("folder.csv", None, "cannot be read: Is a directory"),
         ("empty.csv", b"", "is empty"),

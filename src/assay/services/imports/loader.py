@@ -88,7 +88,8 @@ def import_tests(
         ConnectionLostError: the connection broke on the way.
     """
     name = checked_name(set_name, what="the set's name")
-    chosen = file_format or guessed_format(path)
+    # Of what is not there the name tells nothing: opening it says so.
+    chosen = file_format or (guessed_format(path) if path.exists() else Format.CSV)
     with _opened(path) as stream:
         lines = Lines(stream)
         size = path.stat().st_size if path.is_file() else 0

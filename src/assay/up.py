@@ -4,6 +4,7 @@ For development: the worker may call the demonstration's own application on 127.
 knows what is asked in the organizations' tests, and answers mostly right.
 """
 
+import argparse
 import contextlib
 import errno
 import ipaddress
@@ -111,8 +112,13 @@ class Guest:
     token: str
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Return 0 once a signal has ended it, 1 if a part failed."""
+    argparse.ArgumentParser(
+        prog="python -m assay.up",
+        description=__doc__,
+        epilog=f"PORT in the environment is the API's; without it {PORT}, or a free one.",
+    ).parse_args(arguments)
     interruption = Interruption()
     try:
         with contextlib.ExitStack() as stack:
@@ -235,7 +241,9 @@ def _listener(wanted: str) -> Iterator[socket.socket]:
             listener.bind((HOST, int(wanted or PORT)))
         except OSError as error:
             if wanted or error.errno != errno.EADDRINUSE:
-                raise UpError(f"port {wanted or PORT}: {error.strerror}") from error
+                raise UpError(
+                    f"port {wanted or PORT}: {error.strerror}; PORT=… names another one"
+                ) from error
             listener.bind((HOST, 0))
         listener.listen(128)
         yield listener

@@ -179,5 +179,25 @@ def test_port_that_is_taken_is_told(home: Path) -> None:
         port = str(other.getsockname()[1])
         with up(home, PORT=port) as running:
             assert running.process.wait(timeout=120) == 1
-            assert f"error: port {port}: Address already in use" in running.output.read_text()
+            told = f"error: port {port}: Address already in use; PORT=… names another one"
+            assert told in running.output.read_text()
             wait_for(lambda: running.processes() == [], seconds=60)
+
+
+def test_help_starts_nothing(tmp_path: Path) -> None:
+    """It says what would be started, and how the port is chosen; what is unknown is an error."""
+    for argument, status, words in (
+        ("--help", 0, "PORT in the environment"),
+        ("--fast", 2, "usage"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "assay.up", argument],
+            env=os.environ | {"TENANTRY_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status
+        assert words in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []

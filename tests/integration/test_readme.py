@@ -140,6 +140,14 @@ def test_each_variable_of_the_readme_is_explained_in_the_example_file(variable: 
     assert variable in (ROOT / ".env.example").read_text()
 
 
+def test_each_variable_of_compose_is_explained_in_the_example_file() -> None:
+    """.env.example names every variable without which compose.yaml is refused."""
+    wanted = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker" / "compose.yaml").read_text()))
+    assert len(wanted) == 5
+    explained = (ROOT / ".env.example").read_text()
+    assert [name for name in wanted if f"#{name}=" not in explained] == []
+
+
 def test_names_of_the_readme_exist() -> None:
     """Every error and function that the README names is importable from `tenantry`, or Celery's."""
     names = set(re.findall(r"`([A-Z][A-Za-z]+Error)", README)) - {"ChordError"} | {

@@ -97,6 +97,10 @@ def test_second_run_finds_its_organizations_again(demo: Demo, home: Path) -> Non
     ):
         cursor.execute("select name from organizations order by name")
         assert cursor.fetchall() == [("Demo Harbour",), ("Demo Orchard",)]
+        # A sweeper, such as the one of `make up`, finds nothing to see to.
+        cursor.execute("select distinct name, state, due_at from task_records")
+        task = "assay.tasks.test_configuration.execute_test_configuration"
+        assert cursor.fetchall() == [(task, "success", None)]
 
 
 def test_demo_fails_where_a_foreign_key_reaches_across(demo: Demo, home: Path) -> None:

@@ -183,9 +183,11 @@ def _has_record(task_id: str) -> bool:
     """Tell whether the task that is published has a record: it is launched, or tried again."""
     if recorded_task.get() == task_id:
         return True
-    request = celery.current_task.request if celery.current_task else None
-    execution = None if request is None else current(request)
-    return execution is not None and execution.recorded and request.id == task_id
+    task = celery.current_task
+    if not task or task.request.id != task_id:
+        return False
+    execution = current(task.request)
+    return execution is not None and execution.recorded
 
 
 def tenancy_of(app: Celery) -> TaskTenancy:

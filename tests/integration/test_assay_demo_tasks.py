@@ -89,8 +89,11 @@ def test_termination_leaves_nothing_behind(tmp_path: Path, require_service: Requ
     assert "Traceback" not in errors
     assert workers() == []
     assert server.pid is not None
-    with pytest.raises(ProcessLookupError):
-        os.kill(server.pid, 0)
+    state = subprocess.run(
+        [ps, "-o", "stat=", "-p", str(server.pid)], capture_output=True, text=True, check=False
+    )
+    # One that has ended and waits for its parent counts as gone.
+    assert state.stdout.strip()[:1] in {"", "Z"}
     assert list(tmp_path.iterdir()) == []
 
 

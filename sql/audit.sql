@@ -133,6 +133,7 @@ select
 \ir ../src/tenantry/audit/facts/policies.sql
 \ir ../src/tenantry/audit/facts/policy_functions.sql
 \ir ../src/tenantry/audit/facts/foreign_keys.sql
+\ir ../src/tenantry/audit/facts/shared_tables.sql
 
 -- One check, one question. A check that may not look is counted and does not end the audit.
 \set ON_ERROR_STOP off

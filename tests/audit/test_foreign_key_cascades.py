@@ -62,3 +62,29 @@ def test_one_tenants_delete_takes_anothers_row(audited: Audited) -> None:
     assert answer(audited, "select count(*) from notes") == [(1,)]
     answer(audited, "delete from test_sets", tenant=THEIRS)
     assert answer(audited, "select count(*) from notes") == [(0,)]
+
+
+def test_shared_table_that_the_application_may_change(audited: Audited) -> None:
+    """What all tenants refer to one of them deletes, and with it the rows of all."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create table plans (id integer primary key)",
+        "alter table plans owner to tenantry_owner",
+        "alter table plans enable row level security, force row level security",
+        "create policy everybody on plans using (true)",
+        "insert into plans values (1)",
+        "alter table test_sets add column plan integer default 1 "
+        "constraint plan references plans on delete cascade",
+        "grant select on plans to tenantry_app",
+    )
+    assert audited.audit().findings == ()
+    audited.broken_by("grant delete on plans to tenantry_app")
+    found = audited.finds(
+        "foreign_key_cascades",
+        "plan on public.test_sets",
+        besides=(("shared_table_writable", "public.plans"),),
+    )
+    assert found.problem.startswith("ON DELETE CASCADE, and the application may change public.plans")
+    answer(audited, "delete from plans")
+    assert answer(audited, "select name from test_sets", tenant=THEIRS) == []
+    audited.mended("alter table test_sets drop column plan")

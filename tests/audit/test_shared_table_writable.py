@@ -9,6 +9,7 @@ from tests.audit.conftest import Audited, MakeRole
         "update (price), select on {} to tenantry_login",
         "delete on {} to public",
         "truncate on {} to tenantry_app",
+        "trigger on {} to tenantry_app",
         "all on {} to tenantry_app, public",
     ],
 )
@@ -72,4 +73,16 @@ def test_grants_of_a_group_are_found(audited: Audited, make_role: MakeRole) -> N
     )
     found = audited.finds("shared_table_writable", "public.plans")
     assert found.problem.startswith(f"{group} may write it")
+    audited.mended()
+
+
+def test_row_security_that_lets_everybody_through_is_none(audited: Audited) -> None:
+    """Forced, and `true`."""
+    audited.broken_by(
+        "create table plans (price integer)",
+        "alter table plans enable row level security, force row level security",
+        "create policy everybody on plans using (true)",
+        "grant select, update on plans to tenantry_app",
+    )
+    audited.finds("shared_table_writable", "public.plans")
     audited.mended()

@@ -21,6 +21,7 @@ _FACTS: Final = (
     "policies",
     "policy_functions",
     "foreign_keys",
+    "shared_tables",
 )
 
 _PACKAGE: Final = files("tenantry.audit")

@@ -21,22 +21,12 @@ with
            as r (runtime bigint))
        or exists (select from app where pg_catalog.pg_has_role(app.oid, h.oid::oid, 'USAGE'))
   ),
-  tenant_table as materialized (
-    select t.oid::oid as oid
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.tables')::json)
-      as t (oid bigint)
-  ),
+  -- With row security that tells tenants apart a table may be a tenant's by its parent.
   shared as materialized (
-    select c.oid, c.relowner, c.relacl, pg_catalog.format('%I.%I', n.nspname, c.relname) as object
-    from pg_catalog.pg_class as c
-    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p') and c.relpersistence <> 't'
-      and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-      and (pg_catalog.current_setting('tenantry.schemas') = '{}'
-           or n.nspname = any (pg_catalog.current_setting('tenantry.schemas')::text[]))
-      -- With row security of its own a table may be a tenant's by its parent.
-      and not (c.relrowsecurity and c.relforcerowsecurity)
-      and c.oid not in (select t.oid from tenant_table as t)
+    select c.oid, c.relowner, c.relacl, s.object
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.shared_tables')::json)
+      as s (oid bigint, object text)
+    join pg_catalog.pg_class as c on c.oid = s.oid::oid
   ),
   listed as (
     select s.object, s.relowner, s.relacl as list from shared as s
@@ -51,7 +41,8 @@ with
     from listed as l
     cross join lateral pg_catalog.aclexplode(l.list) as acl
     join holder as h on h.oid = acl.grantee
-    where acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+    -- A trigger changes what others write.
+    where acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')
       and acl.grantee <> l.relowner
     group by l.object
   )
@@ -60,7 +51,7 @@ select
   pg_catalog.format('%s may write it, and it has no %I: each tenant changes what all of them read',
     g.grantees, pg_catalog.current_setting('tenantry.tenant_column')) as problem,
   'leave the application SELECT; or give the table the tenant column and row security' as remedy,
-  pg_catalog.format('revoke insert, update, delete, truncate on table %s from %s;', g.object,
-                    g.grantees) as statement
+  pg_catalog.format('revoke insert, update, delete, truncate, trigger on table %s from %s;',
+                    g.object, g.grantees) as statement
 from given as g
 order by g.object

@@ -1,5 +1,5 @@
 import pytest
-from tests.audit.conftest import Audited
+from tests.audit.conftest import Audited, MakeRole
 
 
 @pytest.mark.parametrize("privilege", ["TRUNCATE", "TRIGGER", "REFERENCES"])
@@ -27,4 +27,18 @@ def test_grant_to_public_is_named(audited: Audited) -> None:
         besides=(("authenticator_unconfined", "public.test_sets"),),
     )
     assert (found.statement or "").endswith(" from public;")
+    audited.mended()
+
+
+def test_role_that_the_application_can_become_is_named(
+    audited: Audited, make_role: MakeRole
+) -> None:
+    """SET ROLE, and the table is emptied."""
+    role, cleaner = make_role("noinherit"), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(f"grant truncate on test_sets to {cleaner}", f"grant {cleaner} to {role}")
+    found = audited.finds(
+        "privilege_unguarded", "public.test_sets", besides=(("role_reachable", role),)
+    )
+    assert found.problem.startswith(f"{cleaner} has TRUNCATE")
     audited.mended()

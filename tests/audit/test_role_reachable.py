@@ -1,3 +1,4 @@
+import pytest
 from tests.audit.conftest import Audited, MakeRole
 
 
@@ -63,3 +64,49 @@ def test_role_with_nothing_more_is_not_found(audited: Audited, make_role: MakeRo
         f"grant {group}, {same} to {role}", f"grant select on test_sets to {role}, {same}"
     )
     assert audited.audit().findings == ()
+
+
+def test_column_of_a_table_is_found(audited: Audited, make_role: MakeRole) -> None:
+    """A grant on columns is none on the table."""
+    role, reporting = make_role("noinherit"), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        "create table billing (id integer, card text)",
+        f"grant select (card) on billing to {reporting}",
+        f"grant {reporting} to {role}",
+    )
+    found = audited.finds("role_reachable", role)
+    assert found.problem.endswith("SELECT (card) on public.billing")
+    audited.mended()
+
+
+@pytest.mark.parametrize("grant", ["select on billing", "select (card) on billing"])
+def test_what_another_role_adds_by_inheritance_is_found(
+    audited: Audited, make_role: MakeRole, grant: str
+) -> None:
+    """The application holds its grants itself, and was made a member of a reporting role too."""
+    role, reporting = make_role(), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        "create table billing (id integer, card text)",
+        f"grant select on test_sets to {role}",
+        f"grant {grant} to {reporting}",
+        f"grant {reporting} to {role}",
+    )
+    audited.finds("role_reachable", role)
+    audited.mended()
+
+
+def test_owner_of_a_shared_table_is_found(audited: Audited, make_role: MakeRole) -> None:
+    """Who owns it changes and drops it, though the application may read it too."""
+    role, keeper = make_role(), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        "create table prices (price integer)",
+        f"alter table prices owner to {keeper}",
+        f"grant select on prices to {role}",
+        f"grant {keeper} to {role}",
+    )
+    found = audited.finds("role_reachable", role)
+    assert "DELETE, INSERT" in found.problem
+    audited.mended()

@@ -33,16 +33,6 @@ def test_runtime_role_owns(
     audited.mended(f"reassign owned by {login} to tenantry_owner")
 
 
-def test_owner_of_the_database_is_found(audited: Audited, make_role: MakeRole) -> None:
-    """It owns the schema public as well, as a member of pg_database_owner."""
-    name = audited.database.name
-    role = make_role()
-    audited.configure(app_role=role)
-    audited.broken_by(f"alter database {name} owner to {role}")
-    audited.finds("runtime_role_owns", name)
-    audited.mended(f"alter database {name} owner to tenantry_migrator")
-
-
 def test_what_is_temporary_or_elsewhere_is_not_found(audited: Audited, make_role: MakeRole) -> None:
     """Another role's objects, default privileges, and a tenant table, which has its own check."""
     role, other = make_role(), make_role()
@@ -59,3 +49,31 @@ def test_what_is_temporary_or_elsewhere_is_not_found(audited: Audited, make_role
         "alter table test_sets owner to tenantry_owner",
         "grant select, insert, update, delete on test_sets to tenantry_app",
     )
+
+
+@pytest.mark.parametrize("attributes", ["", "noinherit"])
+def test_what_a_reachable_role_owns(
+    audited: Audited, make_role: MakeRole, attributes: str
+) -> None:
+    """By inheritance or by SET ROLE its things are the application's to change."""
+    role, keeper = make_role(attributes), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        f"grant {keeper} to {role}",
+        "create sequence numbers",
+        f"alter sequence numbers owner to {keeper}",
+        f"alter schema tenantry_broker owner to {keeper}",
+    )
+    found = audited.finds("runtime_role_owns", "public.numbers", "tenantry_broker")
+    assert found.problem == f"{role} acts as the application and can become its owner {keeper}"
+    audited.mended(f"reassign owned by {keeper} to tenantry_owner")
+
+
+def test_user_mapping_is_its_roles_by_definition(audited: Audited) -> None:
+    """A superuser makes it for the login, which cannot change whom it is for."""
+    audited.broken_by(
+        "create foreign data wrapper w",
+        "create server s foreign data wrapper w",
+        "create user mapping for tenantry_app server s",
+    )
+    assert audited.audit(only=["runtime_role_owns"]).findings == ()

@@ -1,4 +1,7 @@
+import pytest
 from tests.audit.conftest import Audited, MakeRole
+
+OWNERS = {"database": "tenantry_migrator", "schema": "pg_database_owner"}
 
 
 def test_table_owner_reachable(audited: Audited) -> None:
@@ -33,3 +36,30 @@ def test_owner_that_a_membership_leads_to_is_found(audited: Audited, make_role: 
     }
     audited.broken_by(f"revoke tenantry_owner from {between}")
     assert audited.audit().findings == ()
+
+
+def test_owner_of_the_database_is_found(audited: Audited, make_role: MakeRole) -> None:
+    """It owns the schema public as well, as a member of pg_database_owner."""
+    name = audited.database.name
+    role = make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(f"alter database {name} owner to {role}")
+    audited.finds("table_owner_reachable", name)
+    audited.mended(f"alter database {name} owner to tenantry_migrator")
+
+
+@pytest.mark.parametrize("kind", ["database", "schema"])
+@pytest.mark.parametrize("attributes", ["", "noinherit"])
+def test_owner_of_what_holds_the_tables_drops_them(
+    audited: Audited, make_role: MakeRole, kind: str, attributes: str
+) -> None:
+    """Neither owns a table, and a membership leads to it."""
+    role, keeper = make_role(attributes), make_role()
+    name = {"database": audited.database.name, "schema": "public"}[kind]
+    audited.configure(app_role=role)
+    audited.broken_by(f"alter {kind} {name} owner to {keeper}", f"grant {keeper} to {role}")
+    found = audited.finds("table_owner_reachable", name)
+    assert (found.object_type, f"its owner {keeper}: it can drop" in found.problem) == (kind, True)
+    audited.broken_by(f"set role {role}; set role {keeper}; drop table test_results; reset role")
+    audited.mended(f"revoke {keeper} from {role}")
+    audited.broken_by(f"alter {kind} {name} owner to {OWNERS[kind]}")

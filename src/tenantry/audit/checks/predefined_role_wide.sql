@@ -22,7 +22,7 @@ from reach
 join pg_catalog.pg_roles as r on r.oid = reach.runtime
 join pg_catalog.pg_roles as g on g.oid = reach.target
 where g.rolname ~ '^pg_' and not r.rolsuper
-  -- Of these runtime_role_predefined and runtime_role_owns speak.
+  -- Of these runtime_role_predefined and table_owner_reachable speak.
   and g.rolname not in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
                         'pg_read_all_data', 'pg_database_owner')
 order by r.rolname, g.rolname

@@ -1,17 +1,14 @@
 -- Purpose: finds privileges on tenant tables that row security does not cover, held by a role that
---          acts as the application: TRUNCATE, REFERENCES, TRIGGER.
+--          acts as the application, or that it can become: TRUNCATE, REFERENCES, TRIGGER.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
 with
   runtime as materialized (
-    select distinct r.oid, r.rolname,
-           r.rolname = pg_catalog.current_setting('tenantry.app_role') as is_app_role
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
-      as j (runtime bigint)
-    join pg_catalog.pg_roles as r on r.oid = j.runtime::oid
-    -- A superuser has every privilege on everything: runtime_role_privileged says so once.
-    where not r.rolsuper
+    select r.oid, r.rolname, r.rolname = pg_catalog.current_setting('tenantry.app_role') as is_app_role
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
+      as h (oid bigint)
+    join pg_catalog.pg_roles as r on r.oid = h.oid::oid
   ),
   tenant_table as materialized (
     select t.oid::oid as oid, t.object

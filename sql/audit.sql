@@ -134,6 +134,7 @@ select
 \ir ../src/tenantry/audit/facts/policy_functions.sql
 \ir ../src/tenantry/audit/facts/foreign_keys.sql
 \ir ../src/tenantry/audit/facts/shared_tables.sql
+\ir ../src/tenantry/audit/facts/views.sql
 
 -- One check, one question. A check that may not look is counted and does not end the audit.
 \set ON_ERROR_STOP off
@@ -280,6 +281,8 @@ select
 \set check_id serial_identifier
 \ir audit/check.sql
 \set check_id setting_undefined
+\ir audit/check.sql
+\set check_id view_of_the_owner
 \ir audit/check.sql
 \set tenantry_notes :tenantry_findings
 \set tenantry_findings 0

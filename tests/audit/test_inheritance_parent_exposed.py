@@ -55,3 +55,31 @@ def test_parent_shows_the_rows_of_all(audited: Audited) -> None:
     )
     assert answer(audited, "select body from notes") == []
     assert answer(audited, "select body from base") == [("secret",)]
+
+
+def test_truncate_of_the_parent_empties_the_children(audited: Audited) -> None:
+    """It asks no policy, neither the children's nor the parent's."""
+    audited.broken_by(
+        "create table base (body text)",
+        "alter table base enable row level security",
+        *walled("notes", "id uuid", then="inherits (base)"),
+        f"insert into notes (organization_id, body) values ('{THEIRS}', 'secret')",
+        "grant truncate on base to tenantry_app",
+    )
+    audited.finds("inheritance_parent_exposed", "public.base")
+    answer(audited, "truncate base")
+    assert answer(audited, "select body from notes", tenant=THEIRS) == []
+    audited.mended("revoke truncate on base from tenantry_app")
+
+
+def test_child_in_a_schema_that_is_not_looked_at(audited: Audited) -> None:
+    """It is read by way of its parent, and by its own name."""
+    audited.broken_by(
+        *walled("base"),
+        "create schema rep",
+        "create table rep.kid () inherits (base)",
+        "grant select on rep.kid to tenantry_app",
+    )
+    audited.configure(schemas=("public",))
+    found = {(each.check, each.object) for each in audited.audit().findings}
+    assert ("row_security_off", "rep.kid") in found

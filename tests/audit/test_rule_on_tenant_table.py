@@ -77,3 +77,20 @@ def test_rule_shows_the_rows_of_all(audited: Audited) -> None:
     assert sorted(answer(audited, ring)) == [("mine",), ("theirs",)]
     audited.broken_by("alter table doorbell owner to tenantry_owner")
     assert answer(audited, ring) == [("mine",)]
+
+
+def test_rule_that_reads_what_tenant_tables_inherit_from(audited: Audited) -> None:
+    """By way of the parent the children's policies do not apply to the rule's owner either."""
+    audited.broken_by(
+        "create table base (body text)",
+        *walled("notes", "id uuid", then="inherits (base)"),
+        "create table doorbell (n integer)",
+        "create rule r as on insert to doorbell do instead select body from base",
+        "grant insert on doorbell to tenantry_app",
+    )
+    found = audited.finds(
+        "rule_on_tenant_table",
+        "r on public.doorbell",
+        besides=(("shared_table_writable", "public.doorbell"),),
+    )
+    assert "public.base" in found.problem

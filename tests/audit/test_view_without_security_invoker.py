@@ -1,4 +1,6 @@
-from tests.audit.conftest import Audited
+import pytest
+from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import THEIRS, TWO_TENANTS, answer, walled
 
 
 def test_view_without_security_invoker(audited: Audited) -> None:
@@ -45,3 +47,53 @@ def test_foreign_table_with_the_tenant_column_is_found(audited: Audited) -> None
     found = audited.finds("view_without_security_invoker", "public.far")
     assert found.object_type == "foreign table"
     audited.mended("revoke select on far from tenantry_app")
+
+
+def test_view_for_a_role_that_the_application_can_become(
+    audited: Audited, make_role: MakeRole
+) -> None:
+    """SET ROLE is all it takes."""
+    role, reporting = make_role("noinherit"), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        "create view names as select name from test_sets",
+        f"grant select on names to {reporting}",
+        f"grant {reporting} to {role}",
+    )
+    audited.finds("view_without_security_invoker", "public.names", besides=(("role_reachable", role),))
+    audited.mended()
+
+
+@pytest.mark.parametrize("kind", ["view", "materialized view"])
+def test_view_of_a_table_that_tenant_tables_inherit_from(audited: Audited, kind: str) -> None:
+    """The parent is granted to nobody; what the view reads of it are the children's rows."""
+    audited.broken_by(
+        "create table base (body text)",
+        "alter table base owner to tenantry_owner",
+        *walled("notes", "id uuid", then="inherits (base)"),
+        f"insert into notes (organization_id, body) values ('{THEIRS}', 'theirs')",
+        f"create {kind} bodies as select body from base",
+        f"alter {kind} bodies owner to tenantry_owner",
+        f"refresh {kind} bodies" if kind.startswith("m") else "select 1",
+        "grant select on bodies to tenantry_app",
+    )
+    assert answer(audited, "select body from bodies") == [("theirs",)]
+    audited.finds("view_without_security_invoker", "public.bodies")
+    audited.broken_by("revoke select on bodies from tenantry_app")
+    assert audited.audit().findings == ()
+
+
+@pytest.mark.parametrize("schema", ["rep", "information_schema"])
+def test_view_is_found_wherever_it_is(audited: Audited, schema: str) -> None:
+    """Beyond the schemas that are looked at, and in one that is the server's."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create schema rep",
+        "grant usage on schema rep to tenantry_app",
+        f"create view {schema}.names as select name from public.test_sets",
+        f"grant select on {schema}.names to tenantry_app",
+    )
+    assert len(answer(audited, f"select name from {schema}.names")) == len(("mine", "theirs"))
+    audited.configure(schemas=("public",))
+    audited.finds("view_without_security_invoker", f"{schema}.names")
+    audited.mended()

@@ -22,6 +22,7 @@ _FACTS: Final = (
     "policy_functions",
     "foreign_keys",
     "shared_tables",
+    "views",
 )
 
 _PACKAGE: Final = files("tenantry.audit")

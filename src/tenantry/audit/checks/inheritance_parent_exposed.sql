@@ -4,13 +4,11 @@
 -- Twice:   yes, it reads only.
 
 with recursive
-  runtime as materialized (
-    select distinct r.oid
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
-      as j (runtime bigint)
-    join pg_catalog.pg_roles as r on r.oid = j.runtime::oid
-    -- A superuser has every privilege on everything: runtime_role_privileged says so once.
-    where not r.rolsuper
+  holder as materialized (
+    select h.oid::oid as oid
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
+      as h (oid bigint)
+    where h.oid <> 0
   ),
   tenant_table as materialized (
     select t.oid::oid as oid, t.object
@@ -27,8 +25,8 @@ with recursive
 select
   'inheritance_parent_exposed' as check_id, 'error' as severity, 'table' as object_type,
   pg_catalog.format('%I.%I', n.nspname, c.relname) as object,
-  pg_catalog.format('it shows the rows of all tenants of %s, which inherit from it: their policies do '
-                    'not apply to a query of the parent',
+  pg_catalog.format('it reaches the rows of all tenants of %s, which inherit from it: their policies '
+                    'do not apply to a query of the parent, and TRUNCATE of it empties them',
                     pg_catalog.string_agg(ancestor.child, ', ' order by ancestor.child)) as problem,
   'revoke the grants on the parent, or end the inheritance' as remedy,
   null as statement
@@ -37,13 +35,16 @@ join pg_catalog.pg_class as c on c.oid = ancestor.oid
 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
 -- A parent with the tenant column is a tenant table, and judged as one.
 where c.oid not in (select t.oid from tenant_table as t)
-  -- With row security and without a policy for it, it shows nothing.
+  -- With row security and without a policy for it, it shows nothing; TRUNCATE asks no policy.
   and (not c.relrowsecurity
+       or exists (select from holder
+                  where pg_catalog.has_table_privilege(holder.oid, c.oid, 'TRUNCATE'))
        or exists (select from pg_catalog.pg_policy as p
                   where p.polrelid = c.oid and p.polpermissive))
   and exists (
-    select from runtime
-    where pg_catalog.has_table_privilege(runtime.oid, c.oid, 'SELECT, UPDATE, DELETE')
-       or pg_catalog.has_any_column_privilege(runtime.oid, c.oid, 'SELECT, UPDATE'))
+    select from holder
+    where pg_catalog.has_table_privilege(holder.oid, c.oid,
+            'SELECT, UPDATE, DELETE, TRUNCATE')
+       or pg_catalog.has_any_column_privilege(holder.oid, c.oid, 'SELECT, UPDATE'))
 group by n.nspname, c.relname
 order by 4

@@ -3,19 +3,26 @@
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
-with
-  runtime as materialized (
-    select distinct r.oid
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
-      as j (runtime bigint)
-    join pg_catalog.pg_roles as r on r.oid = j.runtime::oid
-    -- A superuser has every privilege on everything: runtime_role_privileged says so once.
-    where not r.rolsuper
+with recursive
+  holder as materialized (
+    select h.oid::oid as oid
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
+      as h (oid bigint)
+    where h.oid <> 0
+  ),
+  -- With the tables that they inherit from, by way of which their own policies do not apply.
+  reaching (oid) as (
+    select t.oid::oid
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.tables')::json)
+      as t (oid bigint)
+    union
+    select i.inhparent from reaching join pg_catalog.pg_inherits as i on i.inhrelid = reaching.oid
   ),
   tenant_table as materialized (
-    select t.oid::oid as oid, t.object
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.tables')::json)
-      as t (oid bigint, object text)
+    select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as object
+    from reaching
+    join pg_catalog.pg_class as c on c.oid = reaching.oid
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
   ),
   rule as materialized (
     select w.oid, w.rulename, w.ev_class, c.relname, n.nspname, o.rolname as owner,
@@ -26,7 +33,7 @@ with
     join pg_catalog.pg_roles as o on o.oid = c.relowner
     -- The rule that makes a view a view is view_without_security_invoker's affair.
     where w.ev_type <> '1' and w.ev_enabled in ('O', 'A')
-      and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+      and c.oid >= 16384
       and (o.rolsuper or o.rolbypassrls)
   ),
   reached as (
@@ -54,7 +61,7 @@ select
 from rule
 join reached on reached.oid = rule.oid
 where exists (
-  select from runtime
-  where pg_catalog.has_table_privilege(runtime.oid, rule.ev_class, 'INSERT, UPDATE, DELETE')
-     or pg_catalog.has_any_column_privilege(runtime.oid, rule.ev_class, 'INSERT, UPDATE'))
+  select from holder
+  where pg_catalog.has_table_privilege(holder.oid, rule.ev_class, 'INSERT, UPDATE, DELETE')
+     or pg_catalog.has_any_column_privilege(holder.oid, rule.ev_class, 'INSERT, UPDATE'))
 order by 4

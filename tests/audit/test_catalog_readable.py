@@ -57,3 +57,59 @@ def test_catalogs_for_everybody_and_other_roles_are_not_found(
         f"grant select on pg_catalog.pg_statistic to {make_role()}",
     )
     assert audited.audit().findings == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ("select rolname, rolpassword from pg_authid", "view"),
+        ("select a::text from pg_authid as a", "view"),
+        ("select usename, passwd as p from pg_shadow", "materialized view"),
+        ("select starelid, stavalues1::text from pg_statistic", "view"),
+        ("select data from pg_largeobject", "materialized view"),
+        ("select pid, query from pg_stat_activity", "materialized view"),
+    ],
+)
+def test_view_of_a_secret_catalog(audited: Audited, query: str, kind: str) -> None:
+    """Its owner may read what the application may not; by a further view too."""
+    audited.broken_by(
+        "create schema hidden",
+        f"create {kind} hidden.secrets as {query}",
+        'create view "Sec""rets" as select * from hidden.secrets',
+    )
+    assert audited.audit().findings == ()
+    audited.broken_by('grant select on "Sec""rets" to tenantry_app')
+    audited.finds("catalog_readable", 'public."Sec""rets"')
+    audited.mended()
+    audited.broken_by("grant select on hidden.secrets to public", 'drop view "Sec""rets"')
+    assert audited.finds("catalog_readable", "hidden.secrets").object_type == kind
+    audited.mended()
+
+
+def test_view_of_what_is_no_secret(audited: Audited) -> None:
+    """Names of roles, sizes, what a view filters for who asks, and what asks with his rights."""
+    audited.broken_by(
+        "create view names as select rolname from pg_authid",
+        "create view sizes as select relname, relpages from pg_class",
+        "create view busy as select pid, query from pg_stat_activity",
+        "create view own with (security_invoker = true) as select rolpassword from pg_authid",
+        "grant select on names, sizes, busy, own to tenantry_app",
+    )
+    assert audited.audit().findings == ()
+
+
+def test_long_values_of_tenants(audited: Audited) -> None:
+    """They are in a table of their own, which has no row security."""
+    with connected(audited.database.superuser_url) as cursor:
+        cursor.execute("select reltoastrelid::regclass::text from pg_class where relname = 'tests'")
+        ((toast,),) = cursor.fetchall()
+    audited.broken_by(f"grant select on {toast} to tenantry_app")
+    assert audited.finds("catalog_readable", toast).object_type == "TOAST table"
+    audited.mended()
+
+
+def test_connection_of_a_subscription(audited: Audited) -> None:
+    """By the one column that is not everybody's."""
+    audited.broken_by("grant select (subconninfo) on pg_subscription to tenantry_app")
+    audited.finds("catalog_readable", "pg_catalog.pg_subscription")
+    audited.mended()

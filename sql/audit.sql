@@ -234,6 +234,8 @@ select
 \ir audit/check.sql
 \set check_id role_reachable
 \ir audit/check.sql
+\set check_id rows_unjudged
+\ir audit/check.sql
 \set check_id runtime_role_createdb
 \ir audit/check.sql
 \set check_id runtime_role_owns

@@ -36,9 +36,20 @@ def test_role_of_the_application_cannot_become_the_authenticator(
     audited.mended()
 
 
-def test_authenticator_that_can_log_in_is_found(audited: Audited, make_role: MakeRole) -> None:
-    """It is a role for one function to run as, and nobody's login."""
-    role = make_role("login")
+@pytest.mark.parametrize(
+    ("attribute", "problem"),
+    [
+        ("login", "can log in"),
+        ("createrole", "has CREATEROLE"),
+        ("createdb", "has CREATEDB"),
+        ("replication", "has REPLICATION"),
+    ],
+)
+def test_authenticator_with_an_attribute_is_found(
+    audited: Audited, make_role: MakeRole, attribute: str, problem: str
+) -> None:
+    """It is a role for one function to run as, nobody's login, and manages nothing."""
+    role = make_role(attribute)
     audited.configure(authenticator_role=role)
     rule = "organization_id = nullif(current_setting('app.current_organization', true), '')::uuid"
     audited.broken_by(
@@ -47,5 +58,5 @@ def test_authenticator_that_can_log_in_is_found(audited: Audited, make_role: Mak
         f"alter policy api_tokens_reader on api_tokens to {role}",
     )
     found = audited.finds("authenticator_unconfined", role)
-    assert found.problem == "can log in"
+    assert found.problem == problem
     audited.mended()

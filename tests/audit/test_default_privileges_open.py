@@ -11,6 +11,7 @@ from tests.audit.conftest import Audited, MakeRole
         ("in schema public grant references on tables to tenantry_app", "in public"),
         ("in schema public grant execute on functions to public", "functions of tenantry_owner in"),
         ("grant usage on sequences to public", "sequences of tenantry_owner"),
+        ("grant all on sequences to tenantry_app", "sequences of tenantry_owner"),
         ("grant create on schemas to tenantry_app", "schemas of tenantry_owner"),
     ],
 )

@@ -33,3 +33,25 @@ def test_owner_and_roles_out_of_reach_are_not_found(audited: Audited, make_role:
         f"grant select on test_sets to {make_role()}, tenantry_maintenance with grant option"
     )
     assert audited.audit().findings == ()
+
+
+def test_schema_that_the_application_may_open(audited: Audited) -> None:
+    """USAGE with the grant option lets any login in."""
+    audited.broken_by("grant usage on schema public to tenantry_app with grant option")
+    assert audited.finds("grant_option", "public").object_type == "schema"
+    audited.mended()
+
+
+def test_role_that_the_application_administers(audited: Audited, make_role: MakeRole) -> None:
+    """Its login lets any other into the application's role."""
+    role, login, stranger = make_role(), make_role(), make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        f"grant {role} to {login} with admin option",
+        f"set role {login}",
+        f"grant {role} to {stranger}",
+        "reset role",
+    )
+    found = audited.finds("grant_option", role)
+    assert found.problem == f"{login} acts as the application and may grant it to any role"
+    audited.mended()

@@ -30,11 +30,17 @@ with
     select pg_catalog.concat_ws(', ',
              case when r.rolcanlogin then 'can log in' end,
              case when r.rolsuper then 'is a superuser' end,
-             case when r.rolbypassrls then 'has BYPASSRLS' end) as problem,
+             case when r.rolbypassrls then 'has BYPASSRLS' end,
+             case when r.rolcreaterole then 'has CREATEROLE' end,
+             case when r.rolcreatedb then 'has CREATEDB' end,
+             case when r.rolreplication then 'has REPLICATION' end) as problem,
            pg_catalog.concat_ws(' ',
              case when r.rolcanlogin then 'nologin' end,
              case when r.rolsuper then 'nosuperuser' end,
-             case when r.rolbypassrls then 'nobypassrls' end) as without
+             case when r.rolbypassrls then 'nobypassrls' end,
+             case when r.rolcreaterole then 'nocreaterole' end,
+             case when r.rolcreatedb then 'nocreatedb' end,
+             case when r.rolreplication then 'noreplication' end) as without
     from authenticator as r
   ),
   fault (object_type, object, problem, remedy, statement) as (

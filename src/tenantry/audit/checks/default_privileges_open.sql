@@ -20,6 +20,8 @@ with
         when acl.grantee <> 0
           then d.defaclobjtype in ('r', 'n')
                and acl.privilege_type not in ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'USAGE')
+               -- An INSERT needs USAGE on a sequence and nothing else.
+               or d.defaclobjtype = 'S' and acl.privilege_type <> 'USAGE'
         -- An entry for all schemas repeats what is built in, and PUBLIC's EXECUTE on functions and
         -- USAGE on types are; one for a schema adds to it.
         when d.defaclobjtype = 'f' then d.defaclnamespace <> 0

@@ -226,6 +226,8 @@ select
 \ir audit/check.sql
 \set check_id large_objects_reachable
 \ir audit/check.sql
+\set check_id maintenance_log_open
+\ir audit/check.sql
 \set check_id policy_function_unpinned
 \ir audit/check.sql
 \set check_id predefined_role_wide

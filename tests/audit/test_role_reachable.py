@@ -9,7 +9,7 @@ def test_role_reachable(audited: Audited, make_role: MakeRole) -> None:
     audited.broken_by(
         f"grant {reporting} to {role}",
         'create table "select" (number integer)',
-        f'grant select on "select", maintenance_log to {reporting}',
+        f'grant select on "select", alembic_version to {reporting}',
     )
     found = audited.finds("role_reachable", role)
     assert found.problem.endswith('SELECT on public."select" and more on 1 others')
@@ -20,7 +20,7 @@ def test_what_is_inherited_is_the_roles_own(audited: Audited, make_role: MakeRol
     """Groups that hold the application's grants are an ordinary way to give them."""
     role, group = make_role(), make_role()
     audited.configure(app_role=role)
-    audited.broken_by(f"grant {group} to {role}", f"grant select on maintenance_log to {group}")
+    audited.broken_by(f"grant {group} to {role}", f"grant select on alembic_version to {group}")
     assert audited.audit().findings == ()
 
 
@@ -49,7 +49,7 @@ def test_way_through_a_third_role_is_a_persons_to_end(
     audited.broken_by(
         f"grant {between} to {role}",
         f"grant {far} to {between}",
-        f"grant select on maintenance_log to {far}",
+        f"grant select on alembic_version to {far}",
     )
     found = audited.finds("role_reachable", role)
     assert far in found.problem

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import MINE, RULE, THEIRS, answer, walled
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,24 @@ def test_database_without_a_tenant_table_does_not_pass(audited: Audited) -> None
     (found,) = audited.audit().findings
     assert (found.check, found.object) == ("nothing_audited", audited.database.name)
     assert found.problem == "no table has the column tenant_id"
+
+
+def test_table_that_is_called_as_the_root_table(audited: Audited) -> None:
+    """It has a tenant column of its own: walled by its id it shows a tenant what is another's."""
+    by_id = RULE.replace("organization_id", "id")
+    audited.broken_by(
+        "create schema crm",
+        "grant usage on schema crm to tenantry_app",
+        *walled("crm.organizations", "id uuid, unique (organization_id, id)"),
+    )
+    assert audited.audit().findings == ()
+    audited.broken_by(
+        f"alter policy tenant on crm.organizations using ({by_id})",
+        f"alter policy wall on crm.organizations using ({by_id})",
+        f"insert into crm.organizations values ('{THEIRS}', '{MINE}')",
+    )
+    assert answer(audited, "select organization_id::text from crm.organizations") == [(THEIRS,)]
+    found = {(each.check, each.object) for each in audited.audit().findings}
+    assert ("policy_expression", "tenant on crm.organizations") in found
+    audited.configure(schemas=("crm",))
+    assert {each.check for each in audited.audit().findings} >= {"policy_expression"}

@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited
+from tests.audit.walls import TWO_TENANTS, answer
 
 HOSTILE = 'public."Select ""me"" \'now\'\n;"'
 
@@ -64,4 +65,17 @@ def test_partition_is_found_once_the_application_can_name_it(audited: Audited) -
         events_0,
         besides=(("wall_missing", events_0), ("permissive_missing", events_0)),
     )
+    audited.mended()
+
+
+def test_table_in_a_schema_of_the_server_is_found(audited: Audited) -> None:
+    """A superuser may put it there, and everybody may use that schema."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "alter table test_sets set schema information_schema",
+        "alter table information_schema.test_sets disable row level security",
+    )
+    names = answer(audited, "select name from information_schema.test_sets")
+    assert sorted(names) == [("mine",), ("theirs",)]
+    audited.finds("row_security_off", "information_schema.test_sets")
     audited.mended()

@@ -1,5 +1,5 @@
 import pytest
-from tests.audit.conftest import Audited
+from tests.audit.conftest import Audited, MakeRole
 from tests.audit.walls import RULE, THEIRS, TWO_TENANTS, answer
 
 from tenantry.testing.administration import connected
@@ -168,3 +168,22 @@ def test_child_that_the_application_may_not_use_is_not_found(audited: Audited) -
         "grant select on countries, cities to tenantry_app",
     )
     assert audited.audit(only=["shared_table_tenant_data"]).findings == ()
+
+
+def test_tasks_of_a_broker_whose_role_the_application_can_become(
+    audited: Audited, make_role: MakeRole
+) -> None:
+    """One login for two works read all tenants' tasks, and forged some."""
+    login, broker = make_role("noinherit"), make_role()
+    audited.configure(app_role=login)
+    audited.broken_by(
+        "create table tenantry_broker.kombu_message (id integer, payload text)",
+        f"alter table tenantry_broker.kombu_message owner to {broker}",
+        f"grant {broker} to {login}",
+    )
+    audited.finds(
+        "shared_table_tenant_data",
+        "tenantry_broker.kombu_message",
+        besides=(("role_reachable", login),),
+    )
+    audited.mended("select 1")

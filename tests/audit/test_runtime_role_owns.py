@@ -52,9 +52,7 @@ def test_what_is_temporary_or_elsewhere_is_not_found(audited: Audited, make_role
 
 
 @pytest.mark.parametrize("attributes", ["", "noinherit"])
-def test_what_a_reachable_role_owns(
-    audited: Audited, make_role: MakeRole, attributes: str
-) -> None:
+def test_what_a_reachable_role_owns(audited: Audited, make_role: MakeRole, attributes: str) -> None:
     """By inheritance or by SET ROLE its things are the application's to change."""
     role, keeper = make_role(attributes), make_role()
     audited.configure(app_role=role)

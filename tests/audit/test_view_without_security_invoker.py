@@ -60,7 +60,9 @@ def test_view_for_a_role_that_the_application_can_become(
         f"grant select on names to {reporting}",
         f"grant {reporting} to {role}",
     )
-    audited.finds("view_without_security_invoker", "public.names", besides=(("role_reachable", role),))
+    audited.finds(
+        "view_without_security_invoker", "public.names", besides=(("role_reachable", role),)
+    )
     audited.mended()
 
 

@@ -1,6 +1,6 @@
--- Purpose: finds what holds rows' values or secrets beside the tables themselves, and that the application
---          may read: system catalogs with statistics, large objects and passwords, views of them, and
---          the TOAST tables of tenants' long values.
+-- Purpose: finds what holds rows' values or secrets beside the tables themselves, and that the
+--          application may read: system catalogs with statistics, large objects and passwords, views of
+--          them, and the TOAST tables of tenants' long values.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 

@@ -45,8 +45,8 @@ with
   )
 select
   'maintenance_log_open' as check_id, 'warning' as severity, 'table' as object_type, g.object,
-  pg_catalog.format('%s: the log of what was done past the wall is for nobody of the application to read '
-                    'and for nobody to rewrite',
+  pg_catalog.format('%s: the log of what was done past the wall is for nobody of the application to '
+                    'read and for nobody to rewrite',
     pg_catalog.string_agg(g.name || ' has ' || g.privileges, '; ' order by g.name)) as problem,
   'leave the maintenance role INSERT, and an auditor of your own SELECT' as remedy,
   pg_catalog.string_agg(

@@ -1,6 +1,6 @@
--- Purpose: finds what the application may use and may hold tenants' rows, though the catalogs do not tell:
---          foreign tables without the tenant column, materialized views of functions, and tables whose
---          column is called as the tenant column but for case and underscores.
+-- Purpose: finds what the application may use and may hold tenants' rows, though the catalogs do not
+--          tell: foreign tables without the tenant column, materialized views of functions, and tables
+--          whose column is called as the tenant column but for case and underscores.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
@@ -81,8 +81,8 @@ with recursive
   ),
   fault (object_type, object, problem, remedy) as (
     select 'foreign table', f.object,
-           pg_catalog.format('the application reaches it by %s: a foreign table has no row security, and '
-                             'without %I nothing tells whose rows it holds',
+           pg_catalog.format('the application reaches it by %s: a foreign table has no row security, '
+                             'and without %I nothing tells whose rows it holds',
              pg_catalog.string_agg(g.object, ', ' order by g.object),
              pg_catalog.current_setting('tenantry.tenant_column')),
            'revoke the grants, or say in the baseline whose rows they are'
@@ -102,8 +102,8 @@ with recursive
     where g.relkind = 'm' and g.oid not in (select judged.oid from judged)
     union all
     select 'table', s.object,
-           pg_catalog.format('its column %I is called as the tenant column but for case and underscores: '
-                             'the table is not judged as a tenant''s', a.attname),
+           pg_catalog.format('its column %I is called as the tenant column but for case and '
+                             'underscores: the table is not judged as a tenant''s', a.attname),
            pg_catalog.format('call it %I and wall the table off',
                              pg_catalog.current_setting('tenantry.tenant_column'))
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.shared_tables')::json)

@@ -1,5 +1,5 @@
--- Purpose: finds tenant tables, their schemas and the database, whose owner a role of the application is
---          or can become: the owner of a table switches row security off, that of a schema drops the
+-- Purpose: finds tenant tables, their schemas and the database, whose owner a role of the application
+--          is or can become: the owner of a table switches row security off, that of a schema drops the
 --          table, and that of the database is the owner of the schema public.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.

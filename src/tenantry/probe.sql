@@ -95,16 +95,16 @@ with recursive
   -- The policies: is each one the rule, letter for letter.
   judged as (
     select p.polrelid, p.polpermissive, p.polcmd, 0 = any (p.polroles) as to_public,
-      using_text in (rule, wrapped_rule) as using_is_rule,
+      is_plain and using_text in (rule, wrapped_rule) as using_is_rule,
       -- The rule, with an exemption for a role that this login is not and cannot become.
-      exists (
+      is_plain and exists (
         select from pg_catalog.pg_roles as r
         where using_text = pg_catalog.concat('(', rule, ' OR (CURRENT_USER = ',
             pg_catalog.quote_literal(r.rolname), '::name))')
           and not exists (select from reachable as x where x.oid = r.oid)
       ) as using_is_exempt_rule,
       using_text is null as no_using,
-      check_text in (rule, wrapped_rule) as check_is_rule,
+      is_plain and check_text in (rule, wrapped_rule) as check_is_rule,
       check_text is null as no_check,
       not exists (
         select from pg_catalog.unnest(p.polroles) as role (oid)
@@ -117,7 +117,14 @@ with recursive
         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as check_text,
         pg_catalog.replace(%(rule)s, '{column}', pg_catalog.quote_ident(t.tenant_column)) as rule,
         pg_catalog.replace(%(wrapped_rule)s, '{column}',
-          pg_catalog.quote_ident(t.tenant_column)) as wrapped_rule
+          pg_catalog.quote_ident(t.tenant_column)) as wrapped_rule,
+        -- A cast or an operator that somebody has added prints like the server's own, of which
+        -- nothing is recorded.
+        not exists (
+          select from pg_catalog.pg_depend as d
+          where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+            and d.refclassid in ('pg_catalog.pg_proc'::regclass,
+              'pg_catalog.pg_operator'::regclass)) as is_plain
     ) as texts
   ),
   walls as (

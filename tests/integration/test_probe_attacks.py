@@ -290,10 +290,35 @@ def test_planted_function_does_not_pass_for_the_rule(attacked: Database, login: 
 def test_without_the_probes_own_search_path_the_planted_function_passes(
     attacked: Database, login: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The probe's own search path is what tells a planted function: without it, it passes."""
+    """The path tells a planted function, and so does what is recorded: without both, it passes."""
     change(attacked, *PLANTED_SETTING)
     change(attacked, f"alter role {login.name} set search_path = evil, pg_catalog, public")
     pinned, *others = probe.__globals__["_SETTINGS"]
     assert pinned == "set local search_path = pg_catalog, pg_temp"
     monkeypatch.setitem(probe.__globals__, "_SETTINGS", tuple(others))
+    assert "public.test_sets" in found_in(probed(login.url))
+    query = probe.__globals__["_PROBE"]
+    assert query.count("is_plain and ") == 3
+    monkeypatch.setitem(probe.__globals__, "_PROBE", query.replace("is_plain and ", ""))
     assert "public.test_sets" not in found_in(probed(login.url))
+
+
+def test_planted_cast_is_found_where_the_policy_prints_like_the_rule(
+    attacked: Database, login: Account
+) -> None:
+    """The server applies a cast that somebody has added, and writes it as it writes its own."""
+    change(
+        attacked,
+        "create schema planted",
+        "create function planted.to_uuid(text) returns uuid language sql "
+        f"as $$ select '{B}'::uuid $$",
+        "create cast (text as uuid) with function planted.to_uuid(text)",
+        "drop policy test_sets_tenant on test_sets",
+        "drop policy test_sets_tenant_wall on test_sets",
+        f"create policy test_sets_tenant on test_sets using ({RULE})",
+        f"create policy test_sets_tenant_wall on test_sets as restrictive using ({RULE})",
+    )
+    assert "'b1'" in read_as_a(login, READ)
+    found = probed(login.url)
+    assert found_in(found) == ["public.test_sets"]
+    assert "its policies let other rows through" in reasons_of(found)

@@ -15,7 +15,8 @@ with
     select p.*
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policies')::json)
       as p ("table" bigint, name text, permissive boolean, command text, to_public boolean,
-            exact boolean, excepted boolean, for_authenticator boolean, differs text)
+            exact boolean, excepted boolean, for_authenticator boolean, mimics boolean,
+            differs text)
   ),
   walled as materialized (
     select distinct p."table" from policy as p
@@ -25,14 +26,18 @@ select
   'policy_expression' as check_id, 'error' as severity, 'policy' as object_type,
   pg_catalog.format('%I on %s', p.name, t.object) as object,
   p.differs as problem,
-  'let the policy compare the tenant column with the setting and with nothing else' as remedy,
-  pg_catalog.format('alter policy %I on %s%s%s;', p.name, t.object,
+  case when p.mimics
+    then 'drop the cast, the operator or the function that it depends on, and create the policy anew'
+    else 'let the policy compare the tenant column with the setting and with nothing else' end
+    as remedy,
+  -- Written again while that is there, it would mean the same.
+  case when not p.mimics then pg_catalog.format('alter policy %I on %s%s%s;', p.name, t.object,
     case when p.command <> 'insert' then pg_catalog.format(' using (%s%s)', rule.text,
       case when t.is_token and not p.permissive and authenticator.oid is not null
         then pg_catalog.format(' or current_user = %L::name', authenticator.rolname) else '' end)
       else '' end,
     case when p.command in ('all', 'insert', 'update')
-      then pg_catalog.format(' with check (%s)', rule.text) else '' end) as statement
+      then pg_catalog.format(' with check (%s)', rule.text) else '' end) end as statement
 from policy as p
 join tenant_table as t on t.oid = p."table"::oid
 cross join lateral (

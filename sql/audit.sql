@@ -170,6 +170,8 @@ select
 \ir audit/check.sql
 \set check_id policy_expression
 \ir audit/check.sql
+\set check_id policy_function_early
+\ir audit/check.sql
 \set check_id policy_function_immutable
 \ir audit/check.sql
 \set check_id privilege_unguarded

@@ -19,6 +19,13 @@ with
     select distinct w."table" from policy as w
     where not w.permissive and w.command = 'all' and w.to_public and (w.exact or w.excepted)
   ),
+  -- What is asked before the wall is policy_function_early's.
+  early as materialized (
+    select f.policy
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.policy_functions')::json)
+      as f (policy bigint, sees_rows boolean)
+    where f.sees_rows
+  ),
   -- A search takes rows away, and from the role alone as which its function runs.
   search as materialized (
     select s.oid::bigint as oid
@@ -37,4 +44,5 @@ join tenant_table as t on t.oid = p."table"::oid
 where not p.exact and not p.excepted and not p.for_authenticator
   and p."table" in (select walled."table" from walled)
   and p.oid not in (select search.oid from search)
+  and p.oid not in (select early.policy from early)
 order by t.object, p.name

@@ -135,6 +135,7 @@ select
 \ir ../src/tenantry/audit/facts/foreign_keys.sql
 \ir ../src/tenantry/audit/facts/shared_tables.sql
 \ir ../src/tenantry/audit/facts/views.sql
+\ir ../src/tenantry/audit/facts/definers.sql
 
 -- One check, one question. A check that may not look is counted and does not end the audit.
 \set ON_ERROR_STOP off
@@ -194,6 +195,8 @@ select
 \ir audit/check.sql
 \set check_id tenant_column_collation
 \ir audit/check.sql
+\set check_id trigger_by_definer
+\ir audit/check.sql
 \set check_id view_without_security_invoker
 \ir audit/check.sql
 \set check_id wall_missing
@@ -213,6 +216,8 @@ select
 \set check_id database_temporary
 \ir audit/check.sql
 \set check_id default_privileges_open
+\ir audit/check.sql
+\set check_id definer_function_lends
 \ir audit/check.sql
 \set check_id definer_function_public
 \ir audit/check.sql
@@ -255,8 +260,6 @@ select
 \set check_id tenant_column_default
 \ir audit/check.sql
 \set check_id tenant_column_nullable
-\ir audit/check.sql
-\set check_id trigger_by_definer
 \ir audit/check.sql
 \set check_id unique_without_tenant
 \ir audit/check.sql

@@ -1,5 +1,6 @@
 import pytest
 from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import TWO_TENANTS, answer
 
 LOOK_UP = "authenticate_token(bytea)"
 
@@ -60,3 +61,62 @@ def test_authenticator_with_an_attribute_is_found(
     found = audited.finds("authenticator_unconfined", role)
     assert found.problem == problem
     audited.mended()
+
+
+TOKENS = (
+    "insert into users (organization_id, id, email, name) "
+    "select id, id, name || '@x.example', name from organizations",
+    "insert into api_tokens (organization_id, id, user_id, name, prefix, token_hash) "
+    "select id, id, id, name, 'p', sha256(name::bytea) from organizations",
+)
+DEFINER = "security definer set search_path = pg_catalog, pg_temp"
+
+
+def test_second_function_of_the_authenticator_is_found(audited: Audited) -> None:
+    """It returned the tokens of all tenants; the one that looks up a token is known by its text."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        *TOKENS,
+        f"create function tokens() returns setof api_tokens language sql {DEFINER} "
+        "as 'select * from public.api_tokens'",
+        "alter function tokens() owner to tenantry_authenticator",
+        "revoke execute on function tokens() from public",
+        "grant execute on function tokens() to tenantry_app",
+    )
+    assert len(answer(audited, "select name from tokens()")) == 2
+    found = audited.finds("authenticator_unconfined", "public.tokens()")
+    assert "is not the one function that looks up a token" in found.problem
+    audited.mended("drop function tokens()")
+
+
+def test_look_up_that_ignores_the_hash_is_found(audited: Audited) -> None:
+    """By its name it is the one; it returned everybody's organization to anybody."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        *TOKENS,
+        "create or replace function authenticate_token(token_hash bytea) "
+        "returns table (organization_id uuid, user_id uuid) language sql stable strict "
+        "security definer set search_path = pg_catalog, public, pg_temp "
+        "as 'select t.organization_id, t.user_id from public.api_tokens t'",
+    )
+    assert len(answer(audited, "select * from authenticate_token('x')")) == 2
+    found = audited.finds("authenticator_unconfined", f"public.{LOOK_UP}")
+    assert "compares no token" in found.problem
+    audited.mended(f"drop function {LOOK_UP}")
+
+
+def test_trigger_function_of_the_authenticator_is_found(audited: Audited) -> None:
+    """It takes no EXECUTE, and reads the tokens of all tenants."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        *TOKENS,
+        f"create function told() returns trigger language plpgsql {DEFINER} as $$ begin "
+        "new.description := (select string_agg(name, ',' order by name) from public.api_tokens); "
+        "return new; end $$",
+        "alter function told() owner to tenantry_authenticator",
+        "create trigger t before update on test_sets for each row execute function told()",
+    )
+    look = "update test_sets set name = name returning description"
+    assert answer(audited, look) == [("mine,theirs",)]
+    audited.finds("authenticator_unconfined", "public.told()")
+    audited.mended("drop function told() cascade")

@@ -34,7 +34,9 @@ def test_functions_that_nobody_can_call_pass(audited: Audited) -> None:
     """In a schema that is closed, or made for triggers; or that run as the caller."""
     audited.broken_by(
         "create schema closed",
-        "create function closed.f() returns integer language sql security definer as 'select 1'",
+        "create function closed.f() returns integer language sql security definer "
+        "set search_path = pg_catalog, pg_temp as 'select 1'",
+        "alter function closed.f() owner to tenantry_owner",
         "create function stamped() returns trigger language plpgsql security definer "
         "as 'begin return new; end'",
         "create function plain() returns integer language sql as 'select 1'",

@@ -30,6 +30,15 @@ def test_path_without_pg_temp_at_its_end_is_found(audited: Audited, path: str) -
     audited.mended()
 
 
+def test_one_name_that_looks_like_two_is_found(audited: Audited) -> None:
+    """A path in quotes is the name of one schema, which is none."""
+    audited.broken_by(
+        f"{CREATE} set search_path = 'public, pg_temp' as 'select 1::bigint'", *CLOSED
+    )
+    audited.finds("definer_function_search_path", "public.counted()")
+    audited.mended(PINNED)
+
+
 def test_body_that_was_checked_at_its_creation_is_pinned_by_the_statement(audited: Audited) -> None:
     """Its own names are found already; those in what it calls may not be."""
     audited.broken_by(f"{CREATE} return (select count(*) from test_sets)", *CLOSED)

@@ -1,3 +1,4 @@
+import pytest
 from tests.audit.conftest import Audited, MakeRole
 from tests.audit.walls import TWO_TENANTS, answer
 
@@ -31,7 +32,7 @@ def test_owner_with_bypassrls_is_found(audited: Audited, make_role: MakeRole) ->
 
 
 def test_harmless_triggers_pass(audited: Audited) -> None:
-    """Disabled, elsewhere, or of a function that runs as the caller."""
+    """Disabled, where the application writes nothing, or of a function that runs as the caller."""
     audited.broken_by(
         FUNCTION,
         TRIGGER,
@@ -60,3 +61,59 @@ def test_trigger_copies_the_rows_of_all(audited: Audited) -> None:
     assert sorted(answer(audited, *look)) == [("mine",), ("theirs",)]
     audited.broken_by("truncate copies", "alter function copied() owner to tenantry_owner")
     assert answer(audited, *look) == [("mine",)]
+
+
+TELLING = (
+    "create function told() returns trigger language plpgsql security definer "
+    "set search_path = pg_catalog, pg_temp as $$ begin "
+    "new.a := (select string_agg(name, ',' order by name) from public.test_sets); "
+    "return new; end $$"
+)
+
+
+@pytest.mark.parametrize(
+    ("inbox", "moment"),
+    [
+        (("create view inbox as select ''::text as q, ''::text as a",), "instead of"),
+        (
+            (
+                "create table inbox (q text, a text)",
+                "alter table inbox owner to tenantry_owner",
+                "alter table inbox enable row level security, force row level security",
+                "create policy p on inbox using (true)",
+            ),
+            "before",
+        ),
+        (
+            ("create table inbox (q text, a text)", "alter table inbox owner to tenantry_owner"),
+            "before",
+        ),
+        (
+            (
+                "create table inbox (q text, a text) partition by list (q)",
+                "create table inbox_0 partition of inbox default",
+                "alter table inbox owner to tenantry_owner",
+                "alter table inbox_0 owner to tenantry_owner",
+            ),
+            "before",
+        ),
+    ],
+    ids=["view", "forced", "plain", "partitioned"],
+)
+def test_trigger_on_what_is_no_tenant_table_is_found(
+    audited: Audited, inbox: tuple[str, ...], moment: str
+) -> None:
+    """Whatever the application writes to sets triggers off, and RETURNING shows what they did."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        *inbox,
+        TELLING,
+        f"create trigger t {moment} insert on inbox for each row execute function told()",
+        "grant select, insert on inbox to tenantry_app",
+    )
+    assert answer(audited, "insert into inbox (q) values ('x') returning a") == [("mine,theirs",)]
+    found = {(each.check, each.object) for each in audited.audit().findings}
+    assert ("trigger_by_definer", "t on public.inbox") in found
+    audited.broken_by("alter function told() owner to tenantry_owner")
+    assert answer(audited, "insert into inbox (q) values ('y') returning a") == [("mine",)]
+    assert "trigger_by_definer" not in {each.check for each in audited.audit().findings}

@@ -23,6 +23,7 @@ _FACTS: Final = (
     "foreign_keys",
     "shared_tables",
     "views",
+    "definers",
 )
 
 _PACKAGE: Final = files("tenantry.audit")

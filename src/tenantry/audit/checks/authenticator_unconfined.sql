@@ -89,7 +89,15 @@ with
     join pg_catalog.pg_proc as p on p.proowner = r.oid and p.prosecdef
     where not exists (
       select from pg_catalog.unnest(p.proconfig) as setting
-      where setting ~ '^search_path=(""|(.*, *)?"?pg_temp"?)$')
+      where setting ~ '^search_path=(""|(([^",]+|"([^"]|"")*"), *)*("pg_temp"|pg_temp))$')
+    union all
+    select 'function', d.oid::oid::pg_catalog.regprocedure::text,
+           pg_catalog.format('runs as %I and %s', r.rolname, d.strays),
+           'drop it, or write it as the function that looks up one token by its hash', null
+    from authenticator as r
+    cross join pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.definers')::json)
+      as d (oid bigint, strays text)
+    where d.strays is not null
     union all
     select 'table', t.object, 'more than one policy lets the authenticator read', 'drop all but one',
            null

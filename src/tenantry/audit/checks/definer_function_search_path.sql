@@ -4,13 +4,17 @@
 -- Twice:   yes, it reads only.
 
 with
-  runtime as materialized (
-    select distinct r.oid
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
-      as j (runtime bigint)
-    join pg_catalog.pg_roles as r on r.oid = j.runtime::oid
-    -- A superuser has every privilege on everything: runtime_role_privileged says so once.
-    where not r.rolsuper
+  holder as materialized (
+    select h.oid::oid as oid
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.holders')::json)
+      as h (oid bigint)
+    where h.oid <> 0
+  ),
+  reached as materialized (
+    select d.oid::oid as oid
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.definers')::json)
+      as d (oid bigint, way text)
+    where d.way is not null
   ),
   -- Where a policy makes an exception for the authenticator, authenticator_unconfined looks at its
   -- functions.
@@ -39,7 +43,8 @@ select
     when p.prosqlbody is not null
       then pg_catalog.format('alter routine %s set search_path = pg_catalog, pg_temp;',
                              p.oid::pg_catalog.regprocedure)
-    when pinned.path is not null
+    -- One name with a comma in it looks like two, and was hardly meant.
+    when pinned.path !~ '"[^"]*,[^"]*"'
       then pg_catalog.format('alter routine %s set search_path = %s;',
              p.oid::pg_catalog.regprocedure,
              pg_catalog.regexp_replace(pinned.path, '"?\mpg_temp\M"?, *', '', 'g')
@@ -54,19 +59,17 @@ left join lateral (
 ) as pinned on true
 where p.prosecdef
   and p.proowner not in (select elsewhere.oid from elsewhere)
-  and coalesce(pinned.path !~ '^(""|(.*, *)?"?pg_temp"?)$' or pinned.path ~ 'pg_temp.*pg_temp', true)
+  and coalesce(pinned.path !~ '^(""|(([^",]+|"([^"]|"")*"), *)*("pg_temp"|pg_temp))$'
+               or pinned.path ~ 'pg_temp.*pg_temp', true)
   and case
     when p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype then exists (
       select
-      from pg_catalog.pg_trigger as g cross join runtime
+      from pg_catalog.pg_trigger as g cross join holder
       where g.tgfoid = p.oid and not g.tgisinternal and g.tgenabled in ('O', 'A')
-        and (pg_catalog.has_table_privilege(runtime.oid, g.tgrelid, 'INSERT, UPDATE, DELETE')
-             or pg_catalog.has_any_column_privilege(runtime.oid, g.tgrelid, 'INSERT, UPDATE')))
+        and (pg_catalog.has_table_privilege(holder.oid, g.tgrelid, 'INSERT, UPDATE, DELETE')
+             or pg_catalog.has_any_column_privilege(holder.oid, g.tgrelid, 'INSERT, UPDATE')))
     when p.prorettype = 'pg_catalog.event_trigger'::pg_catalog.regtype then exists (
       select from pg_catalog.pg_event_trigger as e
       where e.evtfoid = p.oid and e.evtenabled in ('O', 'A'))
-    else exists (
-      select from runtime
-      where pg_catalog.has_function_privilege(runtime.oid, p.oid, 'EXECUTE')
-        and pg_catalog.has_schema_privilege(runtime.oid, p.pronamespace, 'USAGE')) end
+    else p.oid in (select reached.oid from reached) end
 order by 4

@@ -25,5 +25,5 @@ join pg_catalog.pg_language as l on l.oid = p.prolang
 where p.prosqlbody is null and l.lanname not in ('internal', 'c')
   and not exists (
     select from pg_catalog.unnest(p.proconfig) as setting
-    where setting ~ '^search_path=(""|(.*, *)?"?pg_temp"?)$')
+    where setting ~ '^search_path=(""|(([^",]+|"([^"]|"")*"), *)*("pg_temp"|pg_temp))$')
 order by 4

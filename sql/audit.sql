@@ -225,6 +225,8 @@ select
 \ir audit/check.sql
 \set check_id foreign_key_without_tenant
 \ir audit/check.sql
+\set check_id function_native
+\ir audit/check.sql
 \set check_id grant_option
 \ir audit/check.sql
 \set check_id granted_to_public

@@ -64,3 +64,21 @@ def test_reference_into_another_tenant_is_accepted(audited: Audited) -> None:
         answer(audited, insert)
     audited.broken_by("alter table notes disable trigger all")
     answer(audited, insert)
+
+
+def test_stored_replication_role_is_found(audited: Audited) -> None:
+    """A superuser stored what the application may not set: no foreign key was checked."""
+    database, login = audited.database.name, audited.database.app_url.username
+    place = f'role {login} in database "{database}"'
+    audited.broken_by(*TWO_TENANTS, f"alter {place} set session_replication_role = replica")
+    try:
+        answer(
+            audited,
+            "insert into test_set_tests (organization_id, test_set_id, test_id, position) "
+            f"values ('{MINE}', '{THEIRS}', '{THEIRS}', 1)",
+        )
+        found = audited.finds("constraint_unenforced", "session_replication_role")
+        assert "no foreign key is checked" in found.problem
+        audited.mended()
+    finally:
+        audited.broken_by(f"alter {place} reset session_replication_role")

@@ -36,3 +36,15 @@ def test_extension_that_is_closed_passes(audited: Audited) -> None:
         f"grant usage on foreign server {SERVER} to tenantry_maintenance",
     )
     assert audited.audit().findings == ()
+
+
+def test_renamed_function_is_found(audited: Audited) -> None:
+    """A name may be any: the code that runs is the same."""
+    audited.broken_by(
+        "create extension dblink",
+        "revoke execute on all functions in schema public from public",
+        "alter function dblink(text, text) rename to remote",
+        "grant execute on function remote(text, text) to tenantry_app",
+    )
+    audited.finds("extension_reaches_out", "dblink")
+    audited.mended()

@@ -56,3 +56,53 @@ def test_rows_are_given_to_it_before_the_policy(audited: Audited) -> None:
         answer(audited, *look)
     audited.broken_by("alter function shout(text) not leakproof")
     assert answer(audited, *look) == [("mine",)]
+
+
+@pytest.mark.parametrize(
+    "function", ["textout(text)", "int4in(cstring)", "int4div(integer,integer)"]
+)
+def test_mark_on_a_function_of_the_servers_is_found(audited: Audited, function: str) -> None:
+    """The server marks those that tell nothing; these tell by their errors."""
+    audited.broken_by(f"alter function {function} leakproof")
+    audited.finds("function_leakproof", function)
+    audited.mended()
+
+
+def test_mark_of_a_text_in_an_extension_is_found(audited: Audited) -> None:
+    """What has been added to an extension is not its author's."""
+    audited.broken_by(
+        CREATE,
+        "create extension citext",
+        f"alter extension citext add function {NAME}(text)",
+    )
+    audited.finds("function_leakproof", f"{NAME}(text)")
+    audited.mended()
+
+
+def test_promise_of_the_script_passes(audited: Audited) -> None:
+    """What sql/leakproof.sql marks, it marks with reasons."""
+    audited.broken_by(
+        "alter function numeric_eq(numeric, numeric) leakproof",
+        "alter function textlike(text, text) leakproof",
+    )
+    assert audited.audit().findings == ()
+
+
+def test_error_of_a_marked_function_tells_of_another_tenants_row(audited: Audited) -> None:
+    """The harm: a division that fails while somebody else has that value."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "alter table test_sets add column n integer not null default 1",
+        "update test_sets set n = 7 where name = 'theirs'",
+        "alter function int4div(integer, integer) leakproof",
+        "alter function int4mi(integer, integer) leakproof",
+    )
+    look = (
+        "set enable_indexscan = off",
+        "set enable_bitmapscan = off",
+        "select name from test_sets where 1 / (n - 7) < 5",
+    )
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        answer(audited, *look)
+    audited.broken_by("alter function int4div(integer, integer) not leakproof")
+    assert answer(audited, *look) == [("mine",)]

@@ -11,6 +11,8 @@ from tests.audit.walls import answer
         ("pg_read_binary_file(text,bigint,bigint)", "public"),
         ("lo_import(text)", "tenantry_login"),
         ("lo_export(oid,text)", "tenantry_app"),
+        ("pg_ls_dir(text)", "tenantry_app"),
+        ("pg_hba_file_rules()", "tenantry_app"),
     ],
 )
 def test_server_files_reachable(audited: Audited, function: str, grantee: str) -> None:
@@ -37,3 +39,13 @@ def test_server_reads_its_files_for_the_application(audited: Audited) -> None:
         answer(audited, look)
     audited.broken_by("grant execute on function pg_read_file(text) to tenantry_app")
     assert answer(audited, look) == [(True,)]
+
+
+def test_renamed_function_is_found(audited: Audited) -> None:
+    """A name may be any: the code that runs is the same."""
+    audited.broken_by(
+        "alter function pg_read_file(text) rename to pg_slurp",
+        "grant execute on function pg_slurp(text) to tenantry_app",
+    )
+    audited.finds("server_files_reachable", "pg_slurp(text)")
+    audited.mended()

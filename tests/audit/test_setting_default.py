@@ -1,6 +1,7 @@
 import pytest
 from psycopg2 import sql
 from tests.audit.conftest import Audited, MakeRole
+from tests.audit.walls import THEIRS, TWO_TENANTS, answer
 
 from tenantry.testing.administration import connected
 
@@ -39,3 +40,50 @@ def test_role_that_may_store_a_default_is_found(audited: Audited, make_role: Mak
     found = audited.finds("setting_default", "app.current_organization")
     assert f"{role} acts as the application, has SET on the parameter" in found.problem
     audited.mended()
+
+
+@pytest.mark.parametrize("name", ["app.current_organization", '"APP"."Current_Organization"'])
+def test_tenant_of_a_function_is_found(audited: Audited, name: str) -> None:
+    """Whoever calls it reads the rows of the tenant that it says."""
+    audited.broken_by(
+        *TWO_TENANTS,
+        "create function names() returns setof text language sql "
+        f"set {name} = '{THEIRS}' as 'select name from public.test_sets'",
+    )
+    assert answer(audited, "select names()") == [("theirs",)]
+    found = audited.finds("setting_default", "app.current_organization")
+    assert "public.names() runs with" in found.problem
+    audited.mended()
+    assert answer(audited, "select names()") == [("mine",)]
+
+
+def test_tenant_of_a_triggers_function_is_found(audited: Audited) -> None:
+    """It takes no EXECUTE to set it off."""
+    audited.broken_by(
+        "create function told() returns trigger language plpgsql "
+        f"set app.current_organization = '{THEIRS}' as 'begin return new; end'",
+        "revoke execute on function told() from public",
+    )
+    audited.finds("setting_default", "app.current_organization")
+    audited.mended()
+
+
+def test_event_trigger_that_sets_the_tenant_at_login_is_found(audited: Audited) -> None:
+    """Every session then begins with a tenant; one that sets nothing passes."""
+    if audited.audit().server_version < "17":
+        pytest.skip("event triggers on login are of PostgreSQL 17 and later")
+    audited.broken_by(
+        "create function counted() returns event_trigger language plpgsql "
+        "as $$ begin raise log 'somebody'; end $$",
+        "create event trigger counted on login execute function counted()",
+    )
+    assert audited.audit().findings == ()
+    audited.broken_by(
+        "create function told() returns event_trigger language plpgsql as $$ begin "
+        f"perform set_config('app.current_organization', '{THEIRS}', false); end $$",
+        "create event trigger told on login execute function told()",
+    )
+    found = [each for each in audited.audit().findings if "told" in each.problem]
+    assert [each.check for each in found] == ["setting_default"]
+    audited.broken_by(found[0].statement or "")
+    assert audited.audit().findings == ()

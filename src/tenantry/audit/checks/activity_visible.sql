@@ -12,8 +12,9 @@ with
   telling as materialized (
     select p.oid, p.proacl, p.proowner
     from pg_catalog.pg_proc as p
-    where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
-      and p.proname in ('pg_stat_get_activity', 'pg_stat_get_backend_activity')
+    -- By the code that runs: a name may be any.
+    where p.prolang = (select l.oid from pg_catalog.pg_language as l where l.lanname = 'internal')
+      and p.prosrc in ('pg_stat_get_activity', 'pg_stat_get_backend_activity')
     union all
     select p.oid, p.proacl, p.proowner
     from pg_catalog.pg_extension as e
@@ -21,7 +22,7 @@ with
       on d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid
          and d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.deptype = 'e'
     join pg_catalog.pg_proc as p on p.oid = d.objid
-    where e.extname = 'pg_stat_statements' and p.proname = 'pg_stat_statements'
+    where e.extname = 'pg_stat_statements' and p.prosrc ~ '^pg_stat_statements(_\d+_\d+)?$'
   ),
   opened as (
     select f.oid, pg_catalog.string_agg(h.grantee, ', ' order by h.grantee) as grantees

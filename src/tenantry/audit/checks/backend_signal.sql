@@ -14,8 +14,9 @@ with
     cross join lateral pg_catalog.aclexplode(
       coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as acl
     join holder as h on h.oid = acl.grantee
-    where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
-      and p.proname in ('pg_cancel_backend', 'pg_terminate_backend')
+    -- By the code that runs: a name may be any.
+    where p.prolang = (select l.oid from pg_catalog.pg_language as l where l.lanname = 'internal')
+      and p.prosrc in ('pg_cancel_backend', 'pg_terminate_backend')
       and acl.grantee <> p.proowner
     group by p.oid
   )

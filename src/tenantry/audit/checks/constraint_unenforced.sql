@@ -1,5 +1,6 @@
 -- Purpose: finds constraints that hold the tenant column and are not enforced: NOT VALID, NOT ENFORCED,
---          foreign keys whose triggers are disabled.
+--          foreign keys whose triggers are disabled,
+--          or all of them, by a stored session_replication_role.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
@@ -28,6 +29,25 @@ with
     from pg_catalog.pg_trigger as g
     where g.tgenabled in ('D', 'R') and g.tgisinternal and g.tgconstraint <> 0
     group by g.tgconstraint
+  ),
+  -- A superuser can store for others what they may not set.
+  stored as (
+    select case
+             when r.rolname is null and d.datname is null then 'role all'
+             when r.rolname is null then pg_catalog.format('database %I', d.datname)
+             when d.datname is null then pg_catalog.format('role %I', r.rolname)
+             else pg_catalog.format('role %I in database %I', r.rolname, d.datname) end as place,
+           pg_catalog.split_part(entry, '=', 2) as value
+    from pg_catalog.pg_db_role_setting as s
+    cross join lateral pg_catalog.unnest(s.setconfig) as entry
+    left join pg_catalog.pg_roles as r on r.oid = s.setrole
+    left join pg_catalog.pg_database as d on d.oid = s.setdatabase
+    where entry ~* '^session_replication_role=replica$'
+      and (s.setdatabase = 0 or d.datname = pg_catalog.current_database())
+      and (s.setrole = 0 or s.setrole in (
+        select j.runtime::oid
+        from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
+          as j (runtime bigint)))
   )
 select
   'constraint_unenforced' as check_id, 'warning' as severity,
@@ -51,4 +71,12 @@ select
 from held as h
 left join disabled as d on d.oid = h.oid
 where d.oid is not null or not h.convalidated and h.conparentid = 0
-order by h.object, h.conname
+union all
+select
+  'constraint_unenforced', 'warning', 'setting', 'session_replication_role',
+  pg_catalog.format('the default for %s is %s: no foreign key is checked, and no trigger fires',
+                    s.place, s.value),
+  'reset it',
+  pg_catalog.format('alter %s reset session_replication_role;', s.place)
+from stored as s
+order by 4, 5

@@ -28,8 +28,9 @@ with
       coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as acl
     join holder as h on h.oid = acl.grantee
     where e.extname = 'dblink'
-      and p.proname in ('dblink', 'dblink_connect', 'dblink_connect_u', 'dblink_exec', 'dblink_open',
-                        'dblink_send_query')
+      -- By the code that runs: a name may be any.
+      and p.prosrc in ('dblink_record', 'dblink_connect', 'dblink_exec', 'dblink_open',
+                       'dblink_send_query')
       and exists (
         select from runtime
         where pg_catalog.has_schema_privilege(runtime.oid, p.pronamespace, 'USAGE'))

@@ -16,10 +16,9 @@ with
     cross join lateral pg_catalog.aclexplode(
       coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as acl
     join holder as h on h.oid = acl.grantee
-    where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
-      and (p.proname like 'lo\_%' or p.proname in ('loread', 'lowrite'))
-      -- Those that reach files are server_files_reachable's.
-      and p.proname not in ('lo_import', 'lo_export')
+    -- By the code that runs: a name may be any. Those that reach files are server_files_reachable's.
+    where p.prolang = (select l.oid from pg_catalog.pg_language as l where l.lanname = 'internal')
+      and p.prosrc ~ '^be_lo' and p.prosrc !~ '^be_lo_(import|export)'
     group by p.oid
   )
 select

@@ -17,11 +17,15 @@ with
     cross join lateral pg_catalog.aclexplode(
       coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as acl
     join holder as h on h.oid = acl.grantee
-    where p.proname in (
-      'pg_read_file', 'pg_read_binary_file', 'lo_import', 'lo_export',
-      -- Of adminpack, and of pg_walinspect.
-      'pg_file_write', 'pg_file_rename', 'pg_file_unlink', 'pg_get_wal_block_info',
-      'pg_get_wal_fpi_info')
+    -- By the code that runs: a name may be any.
+    where l.lanname = 'internal'
+          and (p.prosrc ~ '^pg_(read_(binary_)?file|ls_dir|stat_file)'
+               or p.prosrc in ('be_lo_import', 'be_lo_import_with_oid', 'be_lo_export',
+                               'pg_hba_file_rules', 'pg_ident_file_mappings',
+                               'show_all_file_settings'))
+       -- Of adminpack, of pg_walinspect, and of pageinspect.
+       or l.lanname = 'c'
+          and p.prosrc ~ '^(pg_file_(write|rename|unlink)|pg_get_wal_(block|fpi)_info|get_raw_page)'
     group by p.oid
   )
 select

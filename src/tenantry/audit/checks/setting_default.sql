@@ -1,5 +1,5 @@
 -- Purpose: finds a tenant that a session has without anybody having set it: a default stored for a
---          role, the database or the server; and who could store one.
+--          role, a function, the database or the server; and who could store one.
 -- Run by:  any role, in the audit's transaction, after facts/*.sql.
 -- Twice:   yes, it reads only.
 
@@ -32,6 +32,20 @@ with
       and (s.setdatabase = 0 or d.datname = pg_catalog.current_database())
       and (s.setrole = 0 or s.setrole in (select runtime.oid from runtime))
   ),
+  -- Who calls such a function, or sets its trigger off, is the tenant that it says.
+  pinned as materialized (
+    select setting.name, setting.quoted, p.oid,
+           pg_catalog.substr(entry, pg_catalog.strpos(entry, '=') + 1) as value
+    from setting
+    cross join pg_catalog.pg_proc as p
+    cross join lateral pg_catalog.unnest(p.proconfig) as entry
+    where p.proconfig is not null
+      and pg_catalog.lower(pg_catalog.split_part(entry, '=', 1)) = pg_catalog.lower(setting.name)
+      and (p.prorettype = 'pg_catalog.trigger'::pg_catalog.regtype
+           or exists (
+             select from runtime
+             where pg_catalog.has_function_privilege(runtime.oid, p.oid, 'EXECUTE')))
+  ),
   fault (name, problem, remedy, statement) as (
     select s.name,
            pg_catalog.format('the default for %s is %L, so that a forgotten tenant is silently this one',
@@ -56,6 +70,28 @@ with
     from setting
     where setting.starts <> ''
       and not exists (select from stored where stored.name = setting.name and stored.value <> '')
+    union all
+    select pinned.name,
+           pg_catalog.format('%s runs with %L, whichever tenant is set',
+                             pinned.oid::pg_catalog.regprocedure, pinned.value),
+           'take the setting from the function',
+           pg_catalog.format('alter routine %s reset %s;', pinned.oid::pg_catalog.regprocedure,
+                             pinned.quoted)
+    from pinned
+    where pinned.value <> ''
+    union all
+    select setting.name,
+           pg_catalog.format('the event trigger %I may set it at each login: the text of its function '
+                             '%s sets something', e.evtname, p.oid::pg_catalog.regprocedure),
+           'disable it, or let it set nothing of the tenant''s',
+           pg_catalog.format('alter event trigger %I disable;', e.evtname)
+    from setting
+    cross join pg_catalog.pg_event_trigger as e
+    join pg_catalog.pg_proc as p on p.oid = e.evtfoid
+    -- From PostgreSQL 17 on there are such.
+    where e.evtevent = 'login' and e.evtenabled in ('O', 'A')
+      and setting.name = pg_catalog.current_setting('tenantry.organization_setting')
+      and p.prosrc ~* '\m(set_config|set|execute|perform|call)\M'
     union all
     select setting.name,
            pg_catalog.format('%I acts as the application, has SET on the parameter and can store a '

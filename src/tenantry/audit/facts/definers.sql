@@ -70,11 +70,11 @@ with
   file_function as materialized (
     select p.oid from pg_catalog.pg_proc as p
     where p.prolang = (select l.oid from pg_catalog.pg_language as l where l.lanname = 'internal')
-      and p.prosrc in ('pg_read_file_off_len', 'pg_read_file_off_len_missing', 'pg_read_file_all',
-                       'pg_read_file_all_missing', 'pg_read_binary_file_off_len',
-                       'pg_read_binary_file_off_len_missing', 'pg_read_binary_file_all',
-                       'pg_read_binary_file_all_missing', 'be_lo_import', 'be_lo_import_with_oid',
-                       'be_lo_export')
+      and (p.prosrc ~ '^pg_read_(binary_)?file'
+           or p.prosrc in ('be_lo_import', 'be_lo_import_with_oid', 'be_lo_export'))
+      -- What the application may do itself its own checks name.
+      and not exists (select from holder
+                      where pg_catalog.has_function_privilege(holder.oid, p.oid, 'EXECUTE'))
   ),
   predefined as materialized (
     select r.oid, r.rolname,
@@ -89,6 +89,8 @@ with
     where c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace
       and c.relname in ('pg_statistic', 'pg_statistic_ext_data', 'pg_largeobject', 'pg_authid',
                         'pg_shadow', 'pg_user_mapping')
+      and not exists (select from holder
+                      where pg_catalog.has_any_column_privilege(holder.oid, c.oid, 'SELECT'))
   ),
   tenant_table as materialized (
     select t.oid::oid as oid, t.name, t.object, t.exposed, c.relowner, c.relrowsecurity,

@@ -19,7 +19,8 @@ with
     join holder as h on h.oid = acl.grantee
     -- By the code that runs: a name may be any.
     where l.lanname = 'internal'
-          and (p.prosrc ~ '^pg_(read_(binary_)?file|ls_dir|stat_file)'
+          -- pg_read_file by itself is PostgreSQL 15's for adminpack, and asks for a superuser.
+          and (p.prosrc ~ '^pg_(read_file_|read_binary_file|ls_dir|stat_file)'
                or p.prosrc in ('be_lo_import', 'be_lo_import_with_oid', 'be_lo_export',
                                'pg_hba_file_rules', 'pg_ident_file_mappings',
                                'show_all_file_settings'))

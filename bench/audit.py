@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL
 from tenantry.audit import run_audit
 from tenantry.audit.catalogue import checks, facts, listing
 from tenantry.audit.parameters import AuditConfig
-from tenantry.audit.runner import prepared
+from tenantry.audit.transaction import prepared
 from tenantry.config import Settings, libpq_url
 from tenantry.environment import application_url, migration_url
 

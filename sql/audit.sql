@@ -4,7 +4,7 @@
 -- Run by:  any role that can connect; it reads the system catalogs alone.
 -- Twice:   yes. It is one read-only transaction and ends in rollback.
 --
---   psql -X -q -v ON_ERROR_STOP=1 -f sql/audit.sql "$URL" [-v tenant_column=NAME …] [-v check=ID]
+--   psql -X -q -v ON_ERROR_STOP=1 -f sql/audit.sql "$URL" [-v tenant_column=NAME ...] [-v check=ID]
 --
 -- With ON_ERROR_STOP psql exits with status 3 when there is a finding of severity error, when there
 -- is no tenant table to look at, or when a check could not look. Variables: sql/README.md;
@@ -70,6 +70,10 @@
 \else
   \set list off
 \endif
+\if :{?nowhere}
+\else
+  \set nowhere /dev/null
+\endif
 \if :{?ON_ERROR_STOP}
   \set tenantry_stop :ON_ERROR_STOP
 \else
@@ -85,14 +89,19 @@ select :SERVER_VERSION_NUM < 150000 as tenantry_too_old
   \quit
 \endif
 
+-- Names that the client's encoding has no characters for would keep their checks from looking.
+\set tenantry_encoding :ENCODING
+select pg_catalog.current_setting('server_encoding') <> 'SQL_ASCII' as tenantry_encoded
+\gset
+\if :tenantry_encoded
+  \encoding UTF8
+\endif
+
 begin isolation level repeatable read read only;
 
--- With this search path whatever is not the system's own prints with its schema, so that a function
--- or an operator planted under a familiar name cannot pass for it in the text of a policy.
-set local search_path = pg_catalog, pg_temp;
-set local quote_all_identifiers = off;
--- The catalogs' queries are short; compiling them would take longer than running them.
-set local jit = off;
+\o :nowhere
+\ir ../src/tenantry/audit/transaction.sql
+\o
 
 -- Parameters travel as settings of this transaction: there is no temporary table in a read-only
 -- transaction, and each check stays plain SQL that any client can send.
@@ -116,15 +125,38 @@ select
     end, true)
 \gset tenantry_ignored_
 
--- A query without rows prints nothing this way: neither the facts, nor a check without findings.
+-- What is no type is a finding; what cannot be the name of one is refused, before a query breaks on it.
+do $$
+begin
+  if pg_catalog.btrim(pg_catalog.current_setting('tenantry.id_type')) = '' then
+    raise exception '';
+  end if;
+  perform pg_catalog.to_regtype(pg_catalog.current_setting('tenantry.id_type'));
+exception when others then
+  raise exception 'id_type=% cannot be the name of a type: use uuid, bigint, integer or text',
+    pg_catalog.current_setting('tenantry.id_type');
+end
+$$;
+\set tenantry_refused :ERROR
+\if :tenantry_refused
+  rollback;
+  \encoding :tenantry_encoding
+  \set QUIET :tenantry_quiet
+  \quit
+\endif
+
+-- Names say what somebody chose: aligned, a control character is written out and what follows a line
+-- break is indented, so that no name begins a line and passes for the verdict.
 \pset footer off
 \pset tuples_only on
 \pset expanded on
-\pset format unaligned
-\pset fieldsep ': '
+\pset format aligned
+\pset border 0
+\pset linestyle old-ascii
 \pset null 'none: somebody has to decide'
 
--- What several checks need.
+-- What several checks need. Aligned, a query without rows prints an empty line.
+\o :nowhere
 \ir ../src/tenantry/audit/facts/expression.sql
 \ir ../src/tenantry/audit/facts/settings.sql
 \ir ../src/tenantry/audit/facts/reach.sql
@@ -136,6 +168,7 @@ select
 \ir ../src/tenantry/audit/facts/shared_tables.sql
 \ir ../src/tenantry/audit/facts/views.sql
 \ir ../src/tenantry/audit/facts/definers.sql
+\o
 
 -- One check, one question. A check that may not look is counted and does not end the audit.
 \set ON_ERROR_STOP off
@@ -330,9 +363,11 @@ from (
 \endif
 
 rollback;
+\encoding :tenantry_encoding
 \pset tuples_only off
 \pset expanded off
-\pset format aligned
+\pset border 1
+\pset linestyle ascii
 \pset null ''
 \pset footer on
 \set QUIET :tenantry_quiet

@@ -3,7 +3,7 @@
 -- Run by:  a superuser, once per database.
 -- Twice:   yes. A second run finds everything in place and changes nothing.
 --
---   psql -X -d DATABASE -f sql/roles.sql [-v app_login=NAME …]      (variables: sql/README.md)
+--   psql -X -d DATABASE -f sql/roles.sql [-v app_login=NAME ...]      (variables: sql/README.md)
 --
 -- One transaction: on any error nothing is changed and psql exits with status 3. Passwords are never
 -- arguments: they come from the environment (TENANTRY_APP_PASSWORD, TENANTRY_MIGRATOR_PASSWORD,

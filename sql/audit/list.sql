@@ -2,7 +2,8 @@
 --          the application. A part of audit.sql, for -v list=on.
 -- Run by:  any role. Twice: yes.
 
-\pset format aligned
+\pset border 1
+\pset linestyle ascii
 \pset tuples_only off
 \pset expanded auto
 \echo 'Tables. closed: not granted. walled: held by the restrictive policy. thin: by less. open: by nothing.'
@@ -11,6 +12,7 @@
 \echo 'Roles that act as the application'
 \ir ../../src/tenantry/audit/roles.sql
 \echo
-\pset format unaligned
+\pset border 0
+\pset linestyle old-ascii
 \pset tuples_only on
 \pset expanded on

@@ -20,6 +20,7 @@ OF_THE_MACHINERY = {
     "psql",
     "runner",
     "searches",
+    "stored",
 }
 
 SECTION = re.compile(

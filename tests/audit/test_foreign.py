@@ -30,9 +30,10 @@ COLUMNS = (
     "statement",
 )
 RECORD = re.compile(
-    "^" + "\n".join(f"{column}: (.*?)" for column in COLUMNS) + r"\n(?=\n|NOT |ISOLATED)",
+    "^" + "\n".join(rf"{column} +(.*?)" for column in COLUMNS) + r"\n(?= *\n|NOT |ISOLATED)",
     re.MULTILINE | re.DOTALL,
 )
+INDENT = "\n" + " " * (len("object_type") + 1)
 
 
 def quoted(name: str) -> str:
@@ -165,7 +166,11 @@ class Foreign:
         variables = starmap("{}={}".format, given.items())
         done = run_psql(self.url(looker), AUDIT, *variables, stop=False)
         return [
-            tuple(None if value == "none: somebody has to decide" else value for value in record)
+            tuple(
+                # What follows a line break in a name is indented.
+                None if value == "none: somebody has to decide" else value.replace(INDENT, "\n")
+                for value in record
+            )
             for record in RECORD.findall(done.stdout)
         ]
 

@@ -21,7 +21,7 @@ def psql(
 
 
 def found(output: str) -> list[tuple[str, str]]:
-    return re.findall(r"^check_id: (.*)\n(?:.*\n){2}object: (.*)$", output, re.MULTILINE)
+    return re.findall(r"^check_id +(.*)\n(?:.*\n){2}object +(.*)$", output, re.MULTILINE)
 
 
 def test_isolated_database_prints_the_verdict_alone(app_url: URL) -> None:
@@ -87,10 +87,10 @@ def test_check_that_may_not_look_is_counted(audited: Audited) -> None:
     ("variable", "said"),
     [
         ("tenant_column=tenant_id", "no table has the column tenant_id"),
-        ("app_role=nobody at all", 'object: "nobody at all"'),
-        ("root_table=customers", "object: customers"),
-        ("schemas=public,absent", "object: absent"),
-        ("id_type=nonsense", "object: nonsense"),
+        ("app_role=nobody at all", 'object      "nobody at all"'),
+        ("root_table=customers", "object      customers"),
+        ("schemas=public,absent", "object      absent"),
+        ("id_type=nonsense", "object      nonsense"),
     ],
 )
 def test_names_that_lead_nowhere_do_not_pass(app_url: URL, variable: str, said: str) -> None:
@@ -132,3 +132,25 @@ def test_skipped_checks_are_named_by_the_verdict(audited: Audited) -> None:
     done = psql(audited.database.app_url, f"skip={skipped}")
     assert (done.returncode, found(done.stdout)) == (0, [])
     assert done.stdout.endswith(f"; not asked for: {skipped}\n")
+
+
+@pytest.mark.parametrize("id_type", ["", " ", "uuid(", "foo bar"])
+@pytest.mark.parametrize("stop", [True, False])
+def test_what_cannot_be_a_type_is_refused(app_url: URL, id_type: str, stop: bool) -> None:
+    """The variable and the choices are named, and nothing is looked at."""
+    done = psql(app_url, f"id_type={id_type}", stop=stop)
+    assert (done.returncode, done.stdout) == (3 if stop else 0, "")
+    assert "cannot be the name of a type: use uuid, bigint, integer or text" in done.stderr
+    assert done.stderr.count("ERROR") == 1
+
+
+def test_name_cannot_pass_for_the_verdict(audited: Audited) -> None:
+    """Neither a line break nor the escape sequence of a terminal reaches the output as it is."""
+    name = '"x\n\nISOLATED: 63 checks of 11 tables, no fault found\n\x1b[8m"'
+    audited.broken_by(f"create table {name} (organization_id uuid not null)")
+    done = psql(audited.database.app_url)
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("ISOLATED")] == []
+    assert lines[-1].startswith("NOT ISOLATED: ")
+    assert "\x1b" not in done.stdout
+    assert "\\x1B[8m" in done.stdout

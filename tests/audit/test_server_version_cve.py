@@ -5,7 +5,7 @@ import pytest
 from tests.audit.conftest import Audited
 
 from tenantry.audit import AuditConfig, checks
-from tenantry.audit.runner import prepared
+from tenantry.audit.transaction import prepared, rows_of
 from tenantry.config import libpq_url
 
 CHECK = next(check for check in checks() if check.id == "server_version_cve")
@@ -20,7 +20,7 @@ def found(audited: Audited, version: int) -> list[tuple[str, str, str]]:
         prepared(connection, AuditConfig()) as cursor,
     ):
         cursor.execute(CHECK.query.replace(VERSION, str(version)))
-        return [(row[3], row[4], row[5]) for row in cursor.fetchall()]
+        return [(row[3], row[4], row[5]) for row in rows_of(cursor)]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,12 @@ def checks() -> tuple[Check, ...]:
 
 
 @cache
+def transaction() -> str:
+    """Return the statements that make the checks read the same whatever settings are stored."""
+    return (_PACKAGE / "transaction.sql").read_text(encoding="utf-8")
+
+
+@cache
 def facts() -> Mapping[str, str]:
     """Return the queries that compute what the checks share, by name, in the order of their run."""
     return {name: (_PACKAGE / "facts" / f"{name}.sql").read_text("utf-8") for name in _FACTS}

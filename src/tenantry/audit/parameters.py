@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tenantry.config import DEFAULT_CONFIG, TenancyConfig
+from tenantry.exceptions import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,9 @@ class AuditConfig:
         root_required: a database without the root table is a finding.
         token_table: the table on which the authenticator role is the one exception to the wall.
         schemas: schemas to look at; empty for all but the system's.
+
+    Raises:
+        ConfigurationError: the id type is empty.
     """
 
     tenancy: TenancyConfig = DEFAULT_CONFIG
@@ -27,6 +31,10 @@ class AuditConfig:
     root_required: bool = False
     token_table: str = "api_tokens"  # noqa: S105, the name of a table
     schemas: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.id_type is not None and not self.id_type.strip():
+            raise no_type(self.id_type)
 
     @staticmethod
     def of(config: "AuditConfig | TenancyConfig") -> "AuditConfig":
@@ -38,7 +46,7 @@ class AuditConfig:
         tenancy = self.tenancy
         return {
             "tenantry.tenant_column": tenancy.tenant_column,
-            "tenantry.id_type": self.id_type or tenancy.id_type,
+            "tenantry.id_type": tenancy.id_type if self.id_type is None else self.id_type,
             "tenantry.organization_setting": tenancy.organization_setting,
             "tenantry.user_setting": tenancy.user_setting,
             "tenantry.app_role": tenancy.app_role,
@@ -52,6 +60,14 @@ class AuditConfig:
 
 
 DEFAULT_AUDIT: Final = AuditConfig()
+
+
+def no_type(written: str) -> ConfigurationError:
+    """Return what to raise where this cannot be the name of a type."""
+    return ConfigurationError(
+        f"the id type {written!r} (--id-type, id_type) cannot be the name of a type: use uuid, "
+        "bigint, integer or text"
+    )
 
 
 def _array(names: tuple[str, ...]) -> str:

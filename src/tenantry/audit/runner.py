@@ -1,17 +1,15 @@
 """Runs the checks on a connection, in one read-only transaction."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from psycopg2.extensions import connection as DriverConnection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Connection
 
 from tenantry.audit.baseline import Baseline
-from tenantry.audit.catalogue import Check, checks, facts, listing
+from tenantry.audit.catalogue import Check, checks, listing
 from tenantry.audit.listing import ListedRole, listed_table
 from tenantry.audit.parameters import DEFAULT_AUDIT, AuditConfig
 from tenantry.audit.report import (
@@ -23,10 +21,10 @@ from tenantry.audit.report import (
     Unseen,
     ordered,
 )
+from tenantry.audit.transaction import driver_of, first_line, prepared, rows_of
 from tenantry.config import TenancyConfig
 from tenantry.exceptions import AuditError, ConfigurationError
 
-OLDEST_VERSION: Final = 150000
 _COLUMNS: Final = (
     "check_id",
     "severity",
@@ -63,28 +61,28 @@ def run_audit(
         ConfigurationError: a check that was named does not exist.
     """
     chosen = _chosen(only)
-    driver = _driver(connection)
+    driver = driver_of(connection)
     with prepared(driver, AuditConfig.of(config)) as cursor:
         cursor.execute(
             "select pg_catalog.current_database()::text, current_user::text,"
             " pg_catalog.current_setting('server_version'),"
             " pg_catalog.json_array_length(pg_catalog.current_setting('tenantry.tables')::json)"
         )
-        database, role, version, tables = cursor.fetchone() or ()
+        [(database, role, version, tables)] = rows_of(cursor)
         found: list[Finding] = []
         unseen: list[Unseen] = []
         for check in chosen:
             try:
                 found += _findings(check, _rows(cursor, check.query))
             except psycopg2.errors.InsufficientPrivilege as error:
-                unseen.append(Unseen(check=check.id, why=_first_line(error), blind=True))
+                unseen.append(Unseen(check=check.id, why=first_line(error), blind=True))
         listed: dict[str, list[dict[str, Any]]] = {"matrix": [], "roles": []}
         unlisted: list[str] = []
         for name in listed:
             try:
                 listed[name] = _rows(cursor, listing(name))
             except psycopg2.errors.InsufficientPrivilege as error:
-                unlisted.append(f"{name}: {_first_line(error)}")
+                unlisted.append(f"{name}: {first_line(error)}")
     unseen += [
         Unseen(check=finding.object, why=finding.problem, blind=False)
         for finding in found
@@ -107,18 +105,6 @@ def run_audit(
     )
 
 
-@contextmanager
-def prepared(driver: DriverConnection, config: AuditConfig) -> Iterator[Cursor]:
-    """Yield a cursor in the audit's transaction, in which each check can be run as it is.
-
-    Raises:
-        AuditError: the catalogs that every check needs are closed to the role.
-    """
-    with _transaction(driver) as cursor:
-        _prepare(cursor, config)
-        yield cursor
-
-
 def _chosen(only: Sequence[str]) -> tuple[Check, ...]:
     known = {check.id: check for check in checks()}
     for check_id in only:
@@ -127,72 +113,6 @@ def _chosen(only: Sequence[str]) -> tuple[Check, ...]:
                 f"there is no check {check_id!r}; there are {', '.join(known)}"
             )
     return tuple(check for check in known.values() if not only or check.id in only)
-
-
-def _driver(connection: Connection | DriverConnection) -> DriverConnection:
-    if isinstance(connection, Connection):
-        inner = None if connection.in_transaction() else connection.connection.driver_connection
-    else:
-        inner = connection
-    if (
-        not isinstance(inner, DriverConnection)
-        or inner.info.transaction_status != TRANSACTION_STATUS_IDLE
-    ):
-        raise AuditError(
-            "the audit needs a connection of psycopg2 that is outside a transaction, since it "
-            "reads everything in one of its own: commit or roll back first, or open another one"
-        )
-    if inner.server_version < OLDEST_VERSION:
-        raise AuditError(
-            f"the server's version is {inner.server_version // 10000}, nothing was looked at: the "
-            "audit needs PostgreSQL 15 or later"
-        )
-    return inner
-
-
-@contextmanager
-def _transaction(driver: DriverConnection) -> Iterator[Cursor]:
-    # In autocommit the driver begins nothing by itself, and its own settings stay untouched.
-    autocommit = driver.autocommit
-    driver.autocommit = True
-    try:
-        # Made directly, since a guarded connection's own cursors refuse text; this text reads the
-        # catalogs alone.
-        with Cursor(driver) as cursor:
-            cursor.execute("begin isolation level repeatable read read only")
-            try:
-                yield cursor
-            finally:
-                if not driver.closed:
-                    cursor.execute("rollback")
-    finally:
-        if not driver.closed:
-            driver.autocommit = autocommit
-
-
-def _prepare(cursor: Cursor, config: AuditConfig) -> None:
-    # With this search path whatever is not the system's own prints with its schema, so that a
-    # function planted under a familiar name cannot pass for it in the text of a policy.
-    cursor.execute(
-        "set local search_path = pg_catalog, pg_temp;"
-        "set local quote_all_identifiers = off;"
-        "set local jit = off"
-    )
-    names, values = zip(*config.settings().items(), strict=True)
-    cursor.execute(
-        "select pg_catalog.set_config(s.name, s.value, true)"
-        " from rows from (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]))"
-        " as s (name, value)",
-        [list(names), list(values)],
-    )
-    try:
-        for fact in facts().values():
-            cursor.execute(fact)
-    except psycopg2.errors.InsufficientPrivilege as error:
-        raise AuditError(
-            f"the role may not read what every check needs: {_first_line(error)}. Run the audit as "
-            "a role that may read the system catalogs"
-        ) from error
 
 
 def _rows(cursor: Cursor, query: str) -> list[dict[str, Any]]:
@@ -204,7 +124,7 @@ def _rows(cursor: Cursor, query: str) -> list[dict[str, Any]]:
         cursor.execute("rollback to savepoint tenantry_check")
         raise
     columns = [column.name for column in cursor.description or ()]
-    rows = [dict(zip(columns, row, strict=True)) for row in cursor]
+    rows = [dict(zip(columns, row, strict=True)) for row in rows_of(cursor)]
     cursor.execute("release savepoint tenantry_check")
     return rows
 
@@ -248,7 +168,3 @@ def _allow(
         and (entry.check in ran or entry.check not in known)
     ]
     return kept, allowed, stale
-
-
-def _first_line(error: psycopg2.Error) -> str:
-    return str(error).strip().partition("\n")[0]

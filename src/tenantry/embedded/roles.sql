@@ -41,5 +41,5 @@ alter role tenantry_courier login nocreaterole nocreatedb nosuperuser nobypassrl
 grant tenantry_broker to tenantry_courier;
 alter role tenantry_courier set search_path = tenantry_broker;
 
--- Lets the owner of a database run ALTER DATABASE … SET for these two.
+-- Lets the owner of a database run ALTER DATABASE ... SET for these two.
 grant set on parameter "app.current_organization", "app.current_user" to tenantry_migrator;

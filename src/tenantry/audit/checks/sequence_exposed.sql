@@ -15,7 +15,7 @@ with
       as t (oid bigint, object text)
   ),
   sequence as (
-    -- Owned by a column, as those of serial and identity columns are…
+    -- Owned by a column, as those of serial and identity columns are ...
     select d.objid as oid, t.object, false as needed
     from tenant_table as t
     join pg_catalog.pg_depend as d
@@ -23,7 +23,7 @@ with
       and d.refobjsubid > 0 and d.deptype in ('a', 'i')
       and d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
     union all
-    -- … or called by a default, for which an INSERT needs USAGE.
+    -- ... or called by a default, for which an INSERT needs USAGE.
     select d.refobjid, t.object, true
     from tenant_table as t
     join pg_catalog.pg_attrdef as a on a.adrelid = t.oid

@@ -1,5 +1,5 @@
 -- Purpose: leaves in the setting tenantry.expression what a policy compares the tenant column with,
---          as one writes it: nullif(current_setting('…', true), '')::uuid. For statements that mend.
+--          as one writes it: nullif(current_setting('...', true), '')::uuid. For statements that mend.
 -- Run by:  any role, in the audit's transaction, which sets the parameters.
 -- Twice:   yes, it reads only.
 

@@ -1,4 +1,5 @@
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,10 +70,15 @@ def test_fail_on_and_baseline_decide_what_fails(audited: Audited, tmp_path: Path
     assert run("--url", url, "--fail-on", "note").exit_code == 1
     assert run("--url", url, "--fail-on", "never").exit_code == 0
     baseline = tmp_path / "baseline.toml"
-    baseline.write_text(
+    entry = (
         "[[allow]]\ncheck = 'policy_contained'\nobject = 'shared on public.test_sets'\n"
         "reason = 'read by the report'\n"
     )
+    baseline.write_text(entry)
+    old = run("--url", url, "--fail-on", "note", "--baseline", str(baseline))
+    assert old.exit_code == 1
+    [found] = re.findall(r"^stale entry: .* write (found = .*)$", old.stdout, re.MULTILINE)
+    baseline.write_text(f"{entry}{found}\n")
     allowed = run("--url", url, "--fail-on", "note", "--baseline", str(baseline))
     assert allowed.exit_code == 0
     assert "allowed: note policy_contained" in allowed.stdout

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
@@ -34,7 +35,12 @@ def of_server(connection: DriverConnection) -> Baseline:
     report = run_audit(connection, only=[OF_THE_SERVER])
     return Baseline(
         tuple(
-            Allowance(check=each.check, object=each.object, reason="the server at hand")
+            Allowance(
+                check=each.check,
+                object=each.object,
+                reason="the server at hand",
+                found=each.fingerprint,
+            )
             for each in report.findings
         )
     )
@@ -138,8 +144,14 @@ def test_assertion_lists_each_finding_with_its_statement(audited: Audited) -> No
 def test_baseline_allows_with_a_reason_and_says_what_is_stale(audited: Audited) -> None:
     """Allowed findings stay in the report; entries that allow nothing are named."""
     audited.broken_by(BREAK)
+    [finding] = audited.audit().findings
     entries = [
-        Allowance(check="row_security_off", object="public.test_sets", reason="until Monday"),
+        Allowance(
+            check="row_security_off",
+            object="public.test_sets",
+            reason="until Monday",
+            found=finding.fingerprint,
+        ),
         Allowance(check="row_security_off", object="public.gone", reason="was there"),
         Allowance(check="no_such_check", object="public.test_sets", reason="typed wrong"),
     ]
@@ -153,6 +165,86 @@ def test_baseline_allows_with_a_reason_and_says_what_is_stale(audited: Audited) 
         (entries[2], "there is no such check"),
     ]
     assert report.verdict.endswith("; allowed: 1")
+
+
+GRAVER = {
+    "attributes": (
+        ("alter role {role} createrole",),
+        ("alter role {role} superuser",),
+    ),
+    "privileges": (
+        ("grant references (id) on test_sets to tenantry_app",),
+        ("grant truncate on test_sets to tenantry_app",),
+    ),
+    "body of a function": (
+        (
+            "create function one() returns bigint language sql security definer"
+            " set search_path = pg_catalog, pg_temp as 'select 1::bigint'",
+            "revoke execute on function one() from public",
+            "grant execute on function one() to tenantry_app",
+        ),
+        (
+            "create or replace function one() returns bigint language sql security definer"
+            " set search_path = pg_catalog, pg_temp as 'select count(*) from public.tests'",
+        ),
+    ),
+    "text of a policy": (
+        ("create policy x on test_sets for select using (name = 'public')",),
+        ("alter policy x on test_sets using (true)",),
+    ),
+    "roles of a policy": (
+        ("create policy x on test_sets for select to tenantry_owner using (true)",),
+        ("alter policy x on test_sets to public",),
+    ),
+    "view": (
+        ("create view shown as select 1 from tests", "grant select on shown to tenantry_app"),
+        ("create or replace view shown as select 1 from users",),
+    ),
+    "what a role may do": (
+        ("grant {other} to {role}", "grant select on maintenance_log to {other}"),
+        ("alter role {other} createrole",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", GRAVER)
+def test_graver_fault_of_the_same_object_is_not_allowed(
+    audited: Audited, make_role: MakeRole, fault: str
+) -> None:
+    """An entry is for what was read and accepted, and says so when it is that no longer."""
+    smaller, graver = GRAVER[fault]
+    names = {"role": make_role("noinherit in role tenantry_app"), "other": make_role()}
+    audited.broken_by(*(each.format_map(names) for each in smaller))
+    accepted = Baseline(
+        tuple(
+            Allowance(check=each.check, object=each.object, reason="read", found=each.fingerprint)
+            for each in audited.audit().findings
+        )
+    )
+    assert accepted.allowances
+    report = audited.audit(baseline=accepted)
+    assert (report.findings, report.stale) == ((), ())
+    audited.broken_by(*(each.format_map(names) for each in graver))
+    report = audited.audit(baseline=accepted)
+    assert report.findings
+    assert "is no longer what was allowed: read the finding" in report.stale[0].why
+    now = {each.fingerprint for each in report.findings}
+    assert any(fingerprint in report.stale[0].why for fingerprint in now)
+
+
+def test_entry_that_says_nothing_of_what_was_found_allows_nothing(audited: Audited) -> None:
+    """As baselines of older versions; the report says what to add."""
+    audited.broken_by(BREAK)
+    entry = Allowance(check="row_security_off", object="public.test_sets", reason="until Monday")
+    report = audited.audit(baseline=Baseline((entry,)))
+    [finding] = report.findings
+    [stale] = report.stale
+    assert stale.why == (
+        "it does not say what was found: read the finding, and if you allow it write "
+        f'found = "{finding.fingerprint}"'
+    )
+    again = audited.audit(baseline=Baseline((replace(entry, found=finding.fingerprint),)))
+    assert (again.findings, again.stale) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def facts() -> Mapping[str, str]:
 
 @cache
 def listing(name: str) -> str:
-    """Return the query of a listing: `matrix` or `roles`."""
+    """Return the query of a listing: `matrix`, `roles` or `definitions`."""
     return (_PACKAGE / f"{name}.sql").read_text(encoding="utf-8")
 
 

@@ -37,6 +37,8 @@ class Finding:
         problem: what is wrong.
         remedy: how to mend it.
         statement: the SQL that mends it; None where a person has to decide.
+        fingerprint: of what was found: it changes with what is wrong and, of code, policies, views,
+            constraints and roles, with how they are defined. A baseline allows no other.
     """
 
     check: str
@@ -46,6 +48,7 @@ class Finding:
     problem: str
     remedy: str
     statement: str | None
+    fingerprint: str = ""
 
     def __str__(self) -> str:
         """Return one line for a person."""

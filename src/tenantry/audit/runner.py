@@ -1,6 +1,9 @@
 """Runs the checks on a connection, in one read-only transaction."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg2
@@ -8,7 +11,7 @@ from psycopg2.extensions import connection as DriverConnection  # noqa: N812
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Connection
 
-from tenantry.audit.baseline import Baseline
+from tenantry.audit.baseline import Allowance, Baseline
 from tenantry.audit.catalogue import Check, checks, listing
 from tenantry.audit.listing import ListedRole, listed_table
 from tenantry.audit.parameters import DEFAULT_AUDIT, AuditConfig
@@ -76,6 +79,7 @@ def run_audit(
                 found += _findings(check, _rows(cursor, check.query))
             except psycopg2.errors.InsufficientPrivilege as error:
                 unseen.append(Unseen(check=check.id, why=first_line(error), blind=True))
+        found = _with_fingerprints(cursor, found)
         listed: dict[str, list[dict[str, Any]]] = {"matrix": [], "roles": []}
         unlisted: list[str] = []
         for name in listed:
@@ -144,27 +148,69 @@ def _findings(check: Check, rows: list[dict[str, Any]]) -> Iterator[Finding]:
         )
 
 
+def _with_fingerprints(cursor: Cursor, found: list[Finding]) -> list[Finding]:
+    """Return the findings, each with the fingerprint of what it is about."""
+    if not found:
+        return []
+    objects = [{"type": each.object_type, "object": each.object} for each in found]
+    cursor.execute(
+        "select pg_catalog.set_config('tenantry.found', %s, true)", [json.dumps(objects)]
+    )
+    try:
+        rows = _rows(cursor, listing("definitions"))
+    except psycopg2.errors.InsufficientPrivilege:
+        rows = []
+    digests = {(row["object_type"], row["object"]): row["digest"] for row in rows}
+    return [
+        replace(
+            each,
+            fingerprint=_fingerprint(each, digests.get((each.object_type, each.object)) or ""),
+        )
+        for each in found
+    ]
+
+
+def _fingerprint(finding: Finding, digest: str) -> str:
+    told = (str(finding.severity), finding.object_type, finding.problem, finding.statement or "")
+    return hashlib.sha256("\0".join((*told, digest)).encode()).hexdigest()[:16]
+
+
 def _allow(
     found: list[Finding], baseline: Baseline, chosen: Sequence[Check]
 ) -> tuple[list[Finding], list[AllowedFinding], list[StaleAllowance]]:
-    reasons = {(entry.check, entry.object): entry.reason for entry in baseline.allowances}
-    kept, allowed = [], []
+    entries = {(each.check, each.object, each.found): each for each in baseline.allowances}
+    kept, allowed, used = [], [], set()
     for finding in found:
-        reason = reasons.get((finding.check, finding.object))
-        if reason is None:
+        key = (finding.check, finding.object, finding.fingerprint)
+        entry = entries.get(key)
+        if entry is None:
             kept.append(finding)
         else:
-            allowed.append(AllowedFinding(finding=finding, reason=reason))
-    used = {(each.finding.check, each.finding.object) for each in allowed}
+            used.add(key)
+            allowed.append(AllowedFinding(finding=finding, reason=entry.reason))
     ran = {check.id for check in chosen}
     known = {check.id for check in checks()}
     stale = [
-        StaleAllowance(
-            allowance=entry,
-            why="it has no such finding" if entry.check in known else "there is no such check",
-        )
-        for entry in baseline.allowances
-        if (entry.check, entry.object) not in used
-        and (entry.check in ran or entry.check not in known)
+        StaleAllowance(allowance=entry, why=_why_stale(entry, kept, known))
+        for key, entry in entries.items()
+        if key not in used and (entry.check in ran or entry.check not in known)
     ]
     return kept, allowed, stale
+
+
+def _why_stale(entry: Allowance, kept: list[Finding], known: set[str]) -> str:
+    if entry.check not in known:
+        return "there is no such check"
+    now = [
+        f'found = "{each.fingerprint}"'
+        for each in kept
+        if (each.check, each.object) == (entry.check, entry.object)
+    ]
+    if not now:
+        return "it has no such finding"
+    wrong = (
+        "what was found is no longer what was allowed"
+        if entry.found
+        else "it does not say what was found"
+    )
+    return f"{wrong}: read the finding, and if you allow it write {' or '.join(now)}"

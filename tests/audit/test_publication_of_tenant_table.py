@@ -13,6 +13,20 @@ TENANT = "'11111111-1111-1111-1111-111111111111'"
         ("for table test_sets where (id is not null)", "of public.test_sets"),
         ("for table test_sets where (organization_id = id)", "of public.test_sets"),
         (f"for table tests where (organization_id = {TENANT} or true)", "of public.tests"),
+        *(
+            (f"for table tests where ({all_rows})", "of public.tests")
+            for all_rows in (
+                f"(organization_id = {TENANT}) is not null",
+                f"not (organization_id = {TENANT})",
+                f"(organization_id = {TENANT}) = false",
+                f"(organization_id = {TENANT}) <> true",
+                f"coalesce(organization_id = {TENANT}, true)",
+                f"case when organization_id = {TENANT} then true else true end",
+                f"id is not null or (prompt = 'x' and organization_id = {TENANT})",
+                f"(id is not null and organization_id = {TENANT}) is not null",
+                "prompt <> ' AND (organization_id = ''x'') AND '",
+            )
+        ),
         ("for tables in schema public", " more"),
         ("for all tables", " more"),
     ],
@@ -49,3 +63,16 @@ def test_what_is_one_tenants_or_nobodys_passes(audited: Audited) -> None:
         "create publication nothing",
     )
     assert audited.audit().findings == ()
+
+
+def test_constant_of_any_type_and_text_passes(audited: Audited) -> None:
+    """The text of the constant is no operator, and a varchar column is compared as text."""
+    audited.configure(tenant_column="Tenant's (\"", id_type="text")
+    column = '"Tenant\'s ("""'
+    audited.broken_by(
+        f"create table named ({column} varchar(20) not null)",
+        f"create table numbered ({column} bigint not null)",
+        f"create publication one for table named where ({column} = 'this OR (that'),"
+        f" numbered where ({column} = 7)",
+    )
+    assert "publication_of_tenant_table" not in {each.check for each in audited.audit().findings}

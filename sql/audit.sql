@@ -160,6 +160,7 @@ $$;
 \ir ../src/tenantry/audit/facts/expression.sql
 \ir ../src/tenantry/audit/facts/settings.sql
 \ir ../src/tenantry/audit/facts/reach.sql
+\ir ../src/tenantry/audit/facts/memberships.sql
 \ir ../src/tenantry/audit/facts/tables.sql
 \ir ../src/tenantry/audit/facts/holders.sql
 \ir ../src/tenantry/audit/facts/policies.sql
@@ -344,6 +345,12 @@ select
         pg_catalog.json_array_length(pg_catalog.current_setting('tenantry.tables')::json)) end
     || case when :tenantry_warnings > 0 then '; warnings: ' || :'tenantry_warnings' else '' end
     || case when :tenantry_notes > 0 then '; notes: ' || :'tenantry_notes' else '' end
+    || case when not exists (
+           select from pg_catalog.json_to_recordset(
+             pg_catalog.current_setting('tenantry.reach')::json) as r (runtime bigint)
+           join pg_catalog.pg_roles as login on login.oid = r.runtime::oid and login.rolcanlogin)
+         and pg_catalog.current_setting('tenantry.reach') <> '[]'
+       then '; no login acts as the application' else '' end
     || case when :'skip' <> '' then '; not asked for: ' || :'skip' else '' end,
     true) as tenantry_verdict
 from (

@@ -19,6 +19,33 @@ def test_authenticator_unconfined(audited: Audited, statement: str, table: str) 
     audited.mended()
 
 
+def test_what_everybody_has_is_not_the_authenticators(audited: Audited) -> None:
+    """To revoke from it what PUBLIC has would change nothing."""
+    audited.broken_by("grant select, update on test_sets to public")
+    audited.finds("granted_to_public", "public.test_sets")
+    audited.mended()
+
+
+def test_membership_that_another_role_granted_is_ended(
+    audited: Audited, make_role: MakeRole
+) -> None:
+    """From PostgreSQL 16 on REVOKE has to say whose grant it is."""
+    role = make_role()
+    audited.configure(app_role=role)
+    audited.broken_by(
+        "grant tenantry_authenticator to tenantry_owner with admin option",
+        f"set role tenantry_owner; grant tenantry_authenticator to {role}",
+        "reset role",
+    )
+    try:
+        audited.finds("authenticator_unconfined", role)
+        audited.mended()
+    finally:
+        audited.broken_by(
+            "revoke admin option for tenantry_authenticator from tenantry_owner cascade"
+        )
+
+
 def test_function_of_the_authenticator_pins_its_search_path(audited: Audited) -> None:
     """A temporary table would otherwise shadow the token table."""
     audited.broken_by(f"alter function {LOOK_UP} reset search_path")

@@ -39,6 +39,18 @@ def test_finding_is_mended_by_its_statement(audited: Audited, make_role: MakeRol
     audited.mended()
 
 
+def test_role_for_monitoring_is_one_finding(audited: Audited, make_role: MakeRole) -> None:
+    """Of the application's role, not of its logins, nor of what the other is a member of."""
+    role = make_role()
+    make_role(f"login in role {role}")
+    audited.configure(app_role=role)
+    audited.broken_by(f"grant pg_monitor to {role}")
+    findings = [each for each in audited.audit().findings if "pg_" in (each.statement or "")]
+    assert [(each.check, each.object) for each in findings] == [("predefined_role_wide", role)]
+    audited.broken_by(findings[0].statement or "")
+    assert audited.audit().findings == ()
+
+
 def test_shared_table_is_written_without_a_grant(audited: Audited, make_role: MakeRole) -> None:
     """The harm: a row that all tenants read is changed by a role without a privilege on it."""
     role = make_role()

@@ -16,6 +16,7 @@ _FACTS: Final = (
     "expression",
     "settings",
     "reach",
+    "memberships",
     "tables",
     "holders",
     "policies",

@@ -63,6 +63,11 @@ class ListedRole:
     attributes: str
     can_become: str
 
+    @property
+    def login(self) -> bool:
+        """True if somebody can connect as it."""
+        return self.attributes.partition(", ")[0] == "login"
+
 
 def listed_table(row: dict[str, str]) -> ListedTable:
     """Return a row of `matrix.sql` as a value."""

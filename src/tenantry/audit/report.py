@@ -150,9 +150,11 @@ class Report:
             "notes": self.count(Severity.NOTE),
             "allowed": len(self.allowed),
         }
-        return "; ".join(
-            (verdict, *(f"{name}: {number}" for name, number in rest.items() if number))
-        )
+        told = [f"{name}: {number}" for name, number in rest.items() if number]
+        if self.roles and not any(role.login for role in self.roles):
+            # Who connects is then not known, and is not judged.
+            told.append("no login acts as the application")
+        return "; ".join((verdict, *told))
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:

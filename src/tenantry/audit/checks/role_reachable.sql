@@ -86,9 +86,10 @@ select
     case when g.tables > 1 then pg_catalog.format(' and more on %s others', g.tables - 1) end)
     as problem,
   'end the membership' as remedy,
-  case when exists (select from pg_catalog.pg_auth_members as m
-                    where m.roleid = g.oid and m.member = r.oid)
-    then pg_catalog.format('revoke %s from %I;', g.grantee, r.rolname) end as statement
+  (select m.statement
+   from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.memberships')::json)
+     as m (runtime bigint, role bigint, target bigint, statement text)
+   where m.role = m.target and m.role = g.oid::bigint and m.runtime = r.oid::bigint) as statement
 from gathered as g
 join reach on reach.target = g.oid
 join pg_catalog.pg_roles as r on r.oid = reach.runtime

@@ -15,9 +15,10 @@ select
   pg_catalog.format('acts as the application and is a member of %I: it reaches past the server''s '
                     'access control', g.rolname) as problem,
   'end the membership' as remedy,
-  case when exists (select from pg_catalog.pg_auth_members as m
-                    where m.roleid = g.oid and m.member = r.oid)
-    then pg_catalog.format('revoke %I from %I;', g.rolname, r.rolname) end as statement
+  (select m.statement
+   from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.memberships')::json)
+     as m (runtime bigint, role bigint, target bigint, statement text)
+   where m.role = m.target and m.role = g.oid::bigint and m.runtime = r.oid::bigint) as statement
 from reach
 join pg_catalog.pg_roles as r on r.oid = reach.runtime
 join pg_catalog.pg_roles as g on g.oid = reach.target

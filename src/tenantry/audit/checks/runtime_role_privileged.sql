@@ -9,8 +9,24 @@ with
     from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.reach')::json)
       as r (runtime bigint, target bigint)
   ),
+  -- By which membership of its own; by way of another role of the application it is that one's.
+  membership as materialized (
+    select m.runtime::oid as runtime, m.role::oid as role, m.target::oid as target, m.statement
+    from pg_catalog.json_to_recordset(pg_catalog.current_setting('tenantry.memberships')::json)
+      as m (runtime bigint, role bigint, target bigint, statement text)
+  ),
+  way as (
+    select reach.runtime, reach.runtime as target, null as statement
+    from reach where reach.runtime = reach.target
+    union all
+    -- A membership by way of a third role is for a person to end, at the right place.
+    select m.runtime, m.target,
+           pg_catalog.min(m.statement) filter (where m.role = m.target)
+    from membership as m
+    group by m.runtime, m.target
+  ),
   privileged as materialized (
-    select reach.runtime, g.oid, g.rolname,
+    select way.runtime, way.statement, g.oid, g.rolname,
            pg_catalog.concat_ws(', ',
              case when g.rolsuper then 'superuser' end,
              case when g.rolbypassrls then 'BYPASSRLS' end,
@@ -21,8 +37,8 @@ with
              case when g.rolbypassrls then 'nobypassrls' end,
              case when g.rolcreaterole then 'nocreaterole' end,
              case when g.rolreplication then 'noreplication' end) as without
-    from reach
-    join pg_catalog.pg_roles as g on g.oid = reach.target
+    from way
+    join pg_catalog.pg_roles as g on g.oid = way.target
     where g.rolsuper or g.rolbypassrls or g.rolcreaterole or g.rolreplication
   )
 select
@@ -36,13 +52,8 @@ select
   end as problem,
   case when p.oid = p.runtime then 'take the attribute away, or connect as another role'
     else 'end the membership' end as remedy,
-  case
-    when p.oid = p.runtime then pg_catalog.format('alter role %I %s;', r.rolname, p.without)
-    -- A membership by way of a third role is for a person to end, at the right place.
-    when exists (select from pg_catalog.pg_auth_members as m
-                 where m.roleid = p.oid and m.member = p.runtime)
-      then pg_catalog.format('revoke %I from %I;', p.rolname, r.rolname)
-  end as statement
+  case when p.oid = p.runtime then pg_catalog.format('alter role %I %s;', r.rolname, p.without)
+    else p.statement end as statement
 from privileged as p
 join pg_catalog.pg_roles as r on r.oid = p.runtime
 order by r.rolname, p.oid <> p.runtime, p.rolname

@@ -66,23 +66,17 @@ def test_owner_of_what_holds_the_tables_drops_them(
 
 def test_membership_in_the_owner_is_one_finding(audited: Audited, make_role: MakeRole) -> None:
     """However many tables the owner has; its statement ends it, whoever granted it."""
-    role = make_role("login")
-    audited.broken_by(f"grant tenantry_app to {role}")
+    role, granter = make_role("login in role tenantry_app"), make_role()
     with connected(audited.database.owner_url) as cursor:
         cursor.execute("select current_setting('server_version_num')::integer >= 160000")
         newer = cursor.fetchone() == (True,)
     audited.broken_by(
-        "grant tenantry_owner to tenantry_migrator with admin option",
-        f"set role tenantry_migrator; grant tenantry_owner to {role}",
+        f"grant tenantry_owner to {granter} with admin option",
+        f"set role {granter}; grant tenantry_owner to {role}",
     )
-    try:
-        findings = [
-            each for each in audited.audit().findings if each.check == "table_owner_reachable"
-        ]
-        assert [(each.object_type, each.object) for each in findings] == [("role", role)]
-        assert "more tenant tables" in findings[0].problem
-        assert ("granted by tenantry_migrator" in (findings[0].statement or "")) == newer
-        audited.broken_by(findings[0].statement or "")
-        assert audited.audit().findings == ()
-    finally:
-        audited.broken_by("revoke admin option for tenantry_owner from tenantry_migrator")
+    findings = [each for each in audited.audit().findings if each.check == "table_owner_reachable"]
+    audited.broken_by(findings[0].statement or f"revoke tenantry_owner from {role}")
+    assert [(each.object_type, each.object) for each in findings] == [("role", role)]
+    assert "more tenant tables" in findings[0].problem
+    assert (f"granted by {granter}" in (findings[0].statement or "")) == newer
+    assert audited.audit().findings == ()

@@ -24,7 +24,7 @@ from tenantry.audit.report import (
     Unseen,
     ordered,
 )
-from tenantry.audit.transaction import driver_of, first_line, prepared, rows_of
+from tenantry.audit.transaction import driver_of, first_line, prepared, rows_of, set_all
 from tenantry.config import TenancyConfig
 from tenantry.exceptions import AuditError, ConfigurationError
 
@@ -153,9 +153,7 @@ def _with_fingerprints(cursor: Cursor, found: list[Finding]) -> list[Finding]:
     if not found:
         return []
     objects = [{"type": each.object_type, "object": each.object} for each in found]
-    cursor.execute(
-        "select pg_catalog.set_config('tenantry.found', %s, true)", [json.dumps(objects)]
-    )
+    set_all(cursor, {"tenantry.found": json.dumps(objects, ensure_ascii=False)})
     try:
         rows = _rows(cursor, listing("definitions"))
     except psycopg2.errors.InsufficientPrivilege:

@@ -1,5 +1,6 @@
 """The transaction of an audit: read-only, the same whatever is stored for the role or database."""
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 
 from tenantry.audit.catalogue import facts, transaction
 from tenantry.audit.parameters import AuditConfig, no_type
-from tenantry.exceptions import AuditError, ConfigurationError
+from tenantry.exceptions import AuditError
 
 OLDEST_VERSION: Final = 150000
 
@@ -59,6 +60,24 @@ def driver_of(connection: Connection | DriverConnection) -> DriverConnection:
 def rows_of(cursor: Cursor) -> list[tuple[Any, ...]]:
     r"""Return the rows of what was executed; what is no UTF-8 is written out, as in `\xe9`."""
     return [tuple(_decoded(value) for value in row) for row in cursor]
+
+
+def set_all(cursor: Cursor, settings: Mapping[str, str]) -> None:
+    """Set these settings until the transaction ends."""
+    # The driver goes on quoting backslashes as they had to be when the connection was made; what
+    # base64 writes has none.
+    names, values = (
+        [b64encode(each.encode()).decode("ascii") for each in column]
+        for column in zip(*settings.items(), strict=True)
+    )
+    cursor.execute(
+        "select pg_catalog.set_config("
+        "pg_catalog.convert_from(pg_catalog.decode(s.name, 'base64'), 'UTF8'),"
+        " pg_catalog.convert_from(pg_catalog.decode(s.value, 'base64'), 'UTF8'), true)"
+        " from rows from (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]))"
+        " as s (name, value)",
+        [names, values],
+    )
 
 
 def _decoded(value: Any) -> Any:
@@ -112,16 +131,12 @@ def _transaction(driver: DriverConnection) -> Iterator[Cursor]:
 def _prepare(cursor: Cursor, config: AuditConfig) -> None:
     cursor.execute(transaction())
     settings = config.settings()
-    try:
-        _set(cursor, settings)
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"the database has no encoding, so that {error.object!r} leads to nothing in it: name "
-            "what is written in ASCII"
-        ) from error
+    set_all(cursor, settings)
     id_type = settings["tenantry.id_type"]
     try:
-        cursor.execute("select pg_catalog.to_regtype(%s)", [id_type])
+        cursor.execute(
+            "select pg_catalog.to_regtype(pg_catalog.current_setting('tenantry.id_type'))"
+        )
     except (psycopg2.ProgrammingError, psycopg2.DataError) as error:
         raise no_type(id_type) from error
     try:
@@ -132,13 +147,3 @@ def _prepare(cursor: Cursor, config: AuditConfig) -> None:
             f"the role may not read what every check needs: {first_line(error)}. Run the audit as "
             "a role that may read the system catalogs"
         ) from error
-
-
-def _set(cursor: Cursor, settings: Mapping[str, str]) -> None:
-    names, values = zip(*settings.items(), strict=True)
-    cursor.execute(
-        "select pg_catalog.set_config(s.name, s.value, true)"
-        " from rows from (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[]))"
-        " as s (name, value)",
-        [list(names), list(values)],
-    )

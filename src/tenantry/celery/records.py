@@ -130,4 +130,5 @@ def summarize(error: BaseException) -> str:
     """Return the kind and the first line of an error, cut where it is long."""
     line = str(error).strip().partition("\n")[0].replace("\x00", "")
     text = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    return text if len(text) <= _ERROR_CHARACTERS else f"{text[: _ERROR_CHARACTERS - 1]}…"
+    # In ASCII, since it is stored: a database's encoding may lack any other mark.
+    return text if len(text) <= _ERROR_CHARACTERS else f"{text[: _ERROR_CHARACTERS - 3]}..."

@@ -70,7 +70,7 @@ with
   file_function as materialized (
     select p.oid from pg_catalog.pg_proc as p
     where p.prolang = (select l.oid from pg_catalog.pg_language as l where l.lanname = 'internal')
-      and (p.prosrc ~ '^pg_read_(file_|binary_file)'
+      and (p.prosrc like 'pg\_read\_%' and p.prosrc ~ '^pg_read_(file_|binary_file)'
            or p.prosrc in ('be_lo_import', 'be_lo_import_with_oid', 'be_lo_export'))
       -- What the application may do itself its own checks name.
       and not exists (select from holder

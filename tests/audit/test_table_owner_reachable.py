@@ -60,7 +60,7 @@ def test_owner_of_what_holds_the_tables_drops_them(
     found = audited.finds("table_owner_reachable", name)
     assert (found.object_type, f"its owner {keeper}: it can drop" in found.problem) == (kind, True)
     audited.broken_by(f"set role {role}; set role {keeper}; drop table test_results; reset role")
-    audited.mended(f"revoke {keeper} from {role}")
+    audited.mended()
     audited.broken_by(f"alter {kind} {name} owner to {OWNERS[kind]}")
 
 

@@ -33,6 +33,7 @@ SESSION_OPTION: Final = "tenantry_session"
 _SAVEPOINT_CLAUSES: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
 _ROLLS_BACK: Final = re.compile(r"\b(?:rollback|abort)\b", re.IGNORECASE)
 _ROLLBACK: Final = re.compile(r"\s*(?:rollback|abort)\b[^;]*;?\s*", re.IGNORECASE)
+_GOES_ON: Final = re.compile(r"(?:^|;)\s*(?:rollback|abort)\b[^;]*;\s*\S", re.IGNORECASE)
 
 
 class Tenancy:
@@ -337,7 +338,7 @@ class Tenancy:
                 transaction could be had for.
         """
         if _ROLLBACK.fullmatch(text) is None:
-            if state.written_at_begin is UNKNOWN:
+            if state.written_at_begin is UNKNOWN and _GOES_ON.search(text):
                 raise TenantSwitchError(
                     "a text rolls back and goes on, in a transaction that more than one tenant "
                     "had a turn in: execute ROLLBACK as a statement of its own"

@@ -83,7 +83,7 @@ def test_tenant_adds_few_calls(world: World, engine: Engine) -> None:
         own, others = calls(tenants), calls(plain)
     finally:
         bare.dispose()
-    # 33 to 53; with listeners to the Connection's events there would be sixty more.
+    # 38 to 57; with listeners to the Connection's events there would be sixty more.
     assert own - others < 60
 
 

@@ -220,6 +220,8 @@ def test_text_that_rolls_back_and_goes_on_is_refused(engine: Engine) -> None:
         with Session(connection) as session:
             set_tenant(session, B)
             assert names(session) == names_of("b")
+            named = text("select name from test_sets where name <> 'rollback; abort'")
+            assert set(session.execute(named).scalars()) == names_of("b")
             with pytest.raises(TenantSwitchError, match="a statement of its own"):
                 session.execute(text("rollback to mine; select name from test_sets"))
 

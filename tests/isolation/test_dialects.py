@@ -2,7 +2,6 @@
 
 import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text
 from sqlalchemy.orm import Session
 from tests.fixtures.drivers import ASYNCHRONOUS, url_of
+from tests.fixtures.turns import names, turn
 from tests.fixtures.worlds import (
     DRIVER_WALLS,
     WALLS,
@@ -239,21 +239,6 @@ def test_without_the_connections_own_a_raw_cursor_finds_nobody(
 
 
 # Several users of one transaction, and savepoints in it: what the server goes back to
-
-
-def names(target: Session | Connection) -> set[str]:
-    """Return what SQL text finds, which nothing but the database's wall confines."""
-    return set(target.execute(text("select name from test_sets")).scalars())
-
-
-def turn(connection: Connection, tenant: uuid.UUID | None, **options: Any) -> set[str]:
-    """Return what a Session sees that joins the Connection's transaction for a moment."""
-    with Session(connection, **options) as session:
-        if tenant is not None:
-            set_tenant(session, tenant)
-        found = names(session)
-        session.commit()
-        return found
 
 
 def check_savepoint_of_another(engine: Engine) -> None:

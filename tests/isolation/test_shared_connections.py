@@ -1,13 +1,13 @@
 """Several users of one connection, at once or in turn: each sees its own tenant or is refused."""
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, load_only, mapped_column
+from sqlalchemy.orm import Session, load_only
+from tests.fixtures.turns import AdoptedSet
 from tests.fixtures.worlds import (
     DATABASE_WALLS,
     A,
@@ -36,20 +36,6 @@ from tenantry.binding import Binding
 Target = Session | Connection
 
 ROWS: dict[Any, set[str]] = {None: set(), A: names_of("a"), B: names_of("b")}
-
-
-class Adopted(DeclarativeBase):
-    """Models whose primary key does not hold the tenant."""
-
-
-class AdoptedSet(Adopted):
-    """A set, known by its id alone."""
-
-    __tablename__ = "test_sets"
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    organization_id: Mapped[uuid.UUID]
-    name: Mapped[str]
 
 
 def sees_or_is_refused(target: Target, letter: str) -> bool:
